@@ -1,0 +1,40 @@
+/*
+ * mcs: a desktop's differencing disk over a shared master image
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef BLOCK_MCS_H
+#define BLOCK_MCS_H
+
+#include "block/vdisk/layer.h"
+
+typedef struct BDRVMcsState {
+    VdiskLayer layer;
+} BDRVMcsState;
+
+/* create.c */
+extern QemuOptsList mcs_create_opts;
+
+int coroutine_fn GRAPH_UNLOCKED
+mcs_co_create(BlockdevCreateOptions *options, Error **errp);
+int coroutine_fn GRAPH_UNLOCKED
+mcs_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
+                   Error **errp);
+
+/* base.c */
+
+/*
+ * Is the file @name, which may not exist, the one that @other names? Follows
+ * links; false for what is not a local file.
+ */
+bool mcs_same_file(const char *name, const char *other);
+
+/*
+ * Open the base that the header names or @options say, and see that it is not
+ * the disk itself and has not shrunk. Main loop.
+ */
+int GRAPH_UNLOCKED mcs_open_base(BlockDriverState *bs, QDict *options,
+                                 Error **errp);
+
+#endif /* BLOCK_MCS_H */

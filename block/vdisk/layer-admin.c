@@ -1,0 +1,130 @@
+/*
+ * Layer: growing and emptying it
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/vdisk/layer.h"
+
+/*
+ * Zero the disk from its end @old up to @end. The granule that @old is in is
+ * rewritten, all others only change their state.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_zero_tail(VdiskLayer *l, int64_t old, int64_t end)
+{
+    int64_t aligned = MIN(QEMU_ALIGN_UP(old, VDISK_GRANULE), end);
+    int ret = 0;
+
+    if (aligned > old) {
+        int64_t bytes = aligned - old;
+        g_autofree void *zeros = g_malloc0(bytes);
+        QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, zeros, bytes);
+
+        ret = vdisk_layer_co_pwritev(l, old, bytes, &qiov, 0);
+    }
+    if (ret >= 0 && end > aligned) {
+        ret = vdisk_layer_co_zero(l, aligned, end - aligned, false);
+    }
+    return ret;
+}
+
+/* Room in the map and in the file, before anything says that it is there */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_make_room(VdiskLayer *l, VdiskHeader *h, Error **errp)
+{
+    ERRP_GUARD();
+    int64_t length = bdrv_co_getlength(l->bs->file->bs);
+
+    if (h->virtual_size > vdisk_header_max_size(h)) {
+        error_setg(errp, "The layer file has no room for a disk of %" PRIu64
+                   " bytes; it can grow to %" PRIu64, h->virtual_size,
+                   vdisk_header_max_size(h));
+        error_append_hint(errp, "Make a new file of that size and copy the "
+                          "disk with qemu-img convert.\n");
+        return -EFBIG;
+    }
+    if (length < 0) {
+        error_setg_errno(errp, -length, "Could not get the layer's length");
+        return length;
+    }
+    h->file_size = h->data_offset + ROUND_UP(h->virtual_size, VDISK_GRANULE);
+    if (length < h->file_size) {
+        return bdrv_co_truncate(l->bs->file, h->file_size, false,
+                                PREALLOC_MODE_OFF, 0, errp);
+    }
+    return 0;
+}
+
+int coroutine_fn vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero,
+                                     Error **errp)
+{
+    VdiskHeader old = l->header;
+    VdiskHeader new = old;
+    int ret;
+
+    new.virtual_size = size;
+    if (!QEMU_IS_ALIGNED(size, BDRV_SECTOR_SIZE)) {
+        error_setg(errp, "The size must be a multiple of 512 bytes");
+        return -EINVAL;
+    }
+    ret = layer_co_make_room(l, &new, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    /* The guest sees the new size when this has returned, and not before */
+    vdisk_map_grow(&l->map, vdisk_granules(size));
+    l->header.virtual_size = size;
+    if (zero) {
+        ret = layer_co_zero_tail(l, old.virtual_size, size);
+    }
+    /*
+     * The zero bits before the size: else a crash could leave a disk whose new
+     * end shows the base.
+     */
+    if (ret >= 0) {
+        ret = vdisk_layer_co_flush(l);
+    }
+    if (ret >= 0) {
+        ret = vdisk_layer_co_set_header(l, &new);
+    }
+    if (ret < 0) {
+        l->header.virtual_size = old.virtual_size;
+        error_setg_errno(errp, -ret, "Could not grow the disk");
+    }
+    return ret;
+}
+
+int vdisk_layer_empty(VdiskLayer *l)
+{
+    BlockDriverState *bs = l->bs;
+    int64_t bytes = vdisk_map_pages(&l->map) * VDISK_MAP_PAGE;
+    int ret = 0;
+
+    /*
+     * Writes in place hold nothing, so a granule must not become base under
+     * them: the write would be lost.
+     */
+    bdrv_drained_begin(bs);
+    if (!l->pooled) {
+        /*
+         * The base has everything by now (bdrv_make_empty's contract), so
+         * whichever bits of the map a crash leaves, they read the same.
+         */
+        ret = bdrv_pwrite_zeroes(bs->file, l->header.map_offset, bytes,
+                                 BDRV_REQ_MAY_UNMAP);
+        if (ret >= 0) {
+            ret = bdrv_flush(bs->file->bs);
+        }
+    }
+    if (ret >= 0) {
+        vdisk_map_clear(&l->map);
+        /* Only space: what is left in the data region cannot be read (L5) */
+        bdrv_pdiscard(bs->file, l->data_offset, l->header.virtual_size);
+        ret = 0;
+    }
+    bdrv_drained_end(bs);
+    return ret;
+}

@@ -1,0 +1,380 @@
+/*
+ * Layer: open, close, header and flush
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/memalign.h"
+#include "qemu/units.h"
+#include "block/vdisk/layer.h"
+#include "trace.h"
+
+#define MAP_CHUNK_PAGES     256     /* read and written at once: 1 MiB */
+
+/* Both copies of the header, and which of them are damaged in *@bad */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_read_header(VdiskLayer *l, unsigned *bad, Error **errp)
+{
+    ERRP_GUARD();
+    size_t size = VDISK_HEADER_COPIES * VDISK_HEADER_BYTES;
+    g_autofree char *why = NULL;
+    void *buf = qemu_blockalign0(l->bs->file->bs, size);
+    int64_t length = bdrv_co_getlength(l->bs->file->bs);
+    int ret = length < 0 ? length : 0;
+
+    if (ret == 0 && length > 0) {
+        ret = bdrv_co_pread(l->bs->file, 0, MIN(size, length), buf, 0);
+    }
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read the layer's header");
+    } else {
+        l->header_copy = vdisk_header_choose(&l->header, buf, bad, &why);
+        if (l->header_copy < 0) {
+            error_setg(errp, "Image is not a usable layer file: %s", why);
+            ret = -EINVAL;
+        }
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+/* May this build and this process use the file that the header describes? */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_check_header(VdiskLayer *l, int flags, Error **errp)
+{
+    ERRP_GUARD();
+    int64_t length = bdrv_co_getlength(l->bs->file->bs);
+
+    if (l->header.incompatible_features) {
+        error_setg(errp, "The layer file uses features that this version does "
+                   "not know (0x%" PRIx64 ")",
+                   l->header.incompatible_features);
+        error_append_hint(errp, "Use a newer version of Deskcast.\n");
+        return -ENOTSUP;
+    }
+    if (length < 0) {
+        error_setg_errno(errp, -length, "Could not get the layer's length");
+        return length;
+    }
+    if (length < l->header.file_size && !(flags & BDRV_O_CHECK)) {
+        error_setg(errp, "The layer file was cut off: it has %" PRId64
+                   " bytes of at least %" PRIu64, length,
+                   l->header.file_size);
+        error_append_hint(errp, "Restore it from a copy, or let 'qemu-img "
+                          "check -r all' make it usable; what was cut off then "
+                          "reads as zeros.\n");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* Load @bytes of the map from @offset on, which are known to be there */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_load_range(VdiskLayer *l, int64_t offset, int64_t bytes)
+{
+    size_t chunk = MIN(bytes, MAP_CHUNK_PAGES * VDISK_MAP_PAGE);
+    uint8_t *buf = qemu_blockalign(l->bs->file->bs, chunk);
+    int ret = 0;
+
+    while (bytes > 0 && ret >= 0) {
+        size_t n = MIN(bytes, chunk);
+
+        ret = bdrv_co_pread(l->bs->file, l->header.map_offset + offset, n,
+                            buf, 0);
+        for (size_t i = 0; i < n && ret >= 0; i += VDISK_MAP_PAGE) {
+            vdisk_map_load(&l->map, (offset + i) / VDISK_MAP_PAGE, buf + i);
+        }
+        offset += n;
+        bytes -= n;
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+/* Holes are skipped: a map of gigabytes loads as fast as it is filled */
+static int coroutine_fn GRAPH_RDLOCK layer_co_load_map(VdiskLayer *l)
+{
+    BlockDriverState *file = l->bs->file->bs;
+    int64_t bytes = vdisk_map_pages(&l->map) * VDISK_MAP_PAGE;
+    int64_t offset = 0;
+    int64_t n;
+    int ret;
+
+    while (offset < bytes) {
+        ret = bdrv_co_block_status_above(file, NULL,
+                                         l->header.map_offset + offset,
+                                         bytes - offset, &n, NULL, NULL);
+        if (ret < 0) {
+            return ret;
+        }
+        if (n == 0) {
+            break;      /* end of a file that was cut off */
+        }
+        n = MIN(QEMU_ALIGN_UP(offset + n, VDISK_MAP_PAGE), bytes) - offset;
+        if (!(ret & BDRV_BLOCK_ZERO)) {
+            ret = layer_co_load_range(l, offset, n);
+            if (ret < 0) {
+                return ret;
+            }
+        }
+        offset += n;
+    }
+    return 0;
+}
+
+static int layer_check_map(VdiskLayer *l, int flags, Error **errp)
+{
+    ERRP_GUARD();
+    uint64_t bad;
+
+    if (flags & BDRV_O_CHECK) {
+        return 0;
+    }
+    /* Bits past the end would come alive when the disk grows */
+    vdisk_map_trim(&l->map, true);
+    bad = vdisk_map_next_bad(&l->map, 0);
+    if (bad < l->map.granules && (flags & BDRV_O_RDWR)) {
+        error_setg(errp, "The granule map is damaged, first at byte %" PRIu64
+                   " of the disk", bad * VDISK_GRANULE);
+        error_append_hint(errp, "Opened read-only, the disk still gives what "
+                          "is sound; 'qemu-img check -r all' repairs what can "
+                          "be.\n");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_clear_features(VdiskLayer *l, int flags, Error **errp)
+{
+    VdiskHeader h = l->header;
+    int ret;
+
+    if (!h.autoclear_features || !(flags & BDRV_O_RDWR) ||
+        (flags & BDRV_O_INACTIVE)) {
+        return 0;
+    }
+    h.autoclear_features = 0;
+    ret = vdisk_layer_co_set_header(l, &h);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not update the layer's header");
+    }
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_load(VdiskLayer *l, int flags, Error **errp)
+{
+    unsigned bad;
+    int ret = layer_co_read_header(l, &bad, errp);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = layer_co_check_header(l, flags, errp);
+    if (ret < 0) {
+        return ret;
+    }
+    l->pooled = l->header.lifetime == VDISK_POOLED;
+    l->data_offset = l->header.data_offset;
+    if (!vdisk_map_init(&l->map, vdisk_granules(l->header.virtual_size),
+                        l->header.map_capacity * 4)) {
+        error_setg(errp, "No address space for the granule map of a disk of "
+                   "%" PRIu64 " bytes", l->header.virtual_size);
+        return -ENOMEM;
+    }
+    /* The map of a pooled layer counts only with the token of a saved state */
+    if (!l->pooled) {
+        ret = layer_co_load_map(l);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not read the granule map");
+        } else {
+            ret = layer_check_map(l, flags, errp);
+        }
+    }
+    if (ret == 0) {
+        ret = layer_co_clear_features(l, flags, errp);
+    }
+    if (ret < 0) {
+        vdisk_map_destroy(&l->map);
+    }
+    return ret;
+}
+
+int coroutine_fn vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp)
+{
+    vdisk_map_destroy(&l->map);
+    return layer_co_load(l, flags, errp);
+}
+
+typedef struct LayerOpenCo {
+    VdiskLayer *l;
+    int flags;
+    Error **errp;
+    int ret;
+} LayerOpenCo;
+
+static void coroutine_fn layer_open_entry(void *opaque)
+{
+    LayerOpenCo *oc = opaque;
+
+    GRAPH_RDLOCK_GUARD();
+    oc->ret = layer_co_load(oc->l, oc->flags, oc->errp);
+}
+
+int vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
+                     const VdiskLayerOps *ops, int flags, Error **errp)
+{
+    LayerOpenCo oc = {
+        .l = l, .flags = flags, .errp = errp, .ret = -EINPROGRESS,
+    };
+
+    *l = (VdiskLayer) { .bs = bs, .ops = ops };
+    qemu_co_mutex_init(&l->hold_lock);
+    qemu_co_mutex_init(&l->flush_gate);
+    QLIST_INIT(&l->holds);
+
+    qemu_coroutine_enter(qemu_coroutine_create(layer_open_entry, &oc));
+    BDRV_POLL_WHILE(bs, oc.ret == -EINPROGRESS);
+    return oc.ret;
+}
+
+void vdisk_layer_close(VdiskLayer *l)
+{
+    assert(QLIST_EMPTY(&l->holds));
+    vdisk_map_destroy(&l->map);
+}
+
+int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
+                                           const VdiskHeader *new)
+{
+    int copy = (l->header_copy + 1) % VDISK_HEADER_COPIES;
+    VdiskHeader h = *new;
+    uint8_t *buf = qemu_blockalign(l->bs->file->bs, VDISK_HEADER_BYTES);
+    int ret;
+
+    h.generation = l->header.generation + 1;
+    vdisk_header_encode(&h, buf);
+    /*
+     * Into the copy that is not in use: torn or lost, this write leaves the
+     * header as it was. Flushed before it is relied on, or the next update
+     * would overwrite the only copy that is known to be whole.
+     */
+    ret = bdrv_co_pwrite_sync(l->bs->file, copy * VDISK_HEADER_BYTES,
+                              VDISK_HEADER_BYTES, buf, 0);
+    if (ret >= 0) {
+        l->header = h;
+        l->header_copy = copy;
+        ret = 0;
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
+/*
+ * Take up to MAP_CHUNK_PAGES dirty pages from *@page on into @buf, and note
+ * them in @taken. Returns how many.
+ */
+static int layer_take_pages(VdiskLayer *l, uint64_t *page, uint8_t *buf,
+                            GArray *taken)
+{
+    uint64_t pages = vdisk_map_pages(&l->map);
+    int n = 0;
+
+    while (n < MAP_CHUNK_PAGES) {
+        *page = vdisk_map_next_dirty(&l->map, *page);
+        if (*page == pages) {
+            break;
+        }
+        vdisk_map_take(&l->map, *page, buf + n * VDISK_MAP_PAGE);
+        g_array_append_val(taken, *page);
+        (*page)++;
+        n++;
+    }
+    return n;
+}
+
+/* Write the @n pages in @buf, neighbours together; @taken are their numbers */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_write_pages(VdiskLayer *l, const uint64_t *taken, int n,
+                     const uint8_t *buf)
+{
+    int i = 0;
+
+    while (i < n) {
+        int run = 1;
+        int ret;
+
+        while (i + run < n && taken[i + run] == taken[i] + run) {
+            run++;
+        }
+        ret = bdrv_co_pwrite(l->bs->file,
+                             l->header.map_offset + taken[i] * VDISK_MAP_PAGE,
+                             run * VDISK_MAP_PAGE, buf + i * VDISK_MAP_PAGE, 0);
+        if (ret < 0) {
+            return ret;
+        }
+        i += run;
+    }
+    return 0;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_flush_map(VdiskLayer *l, GArray *taken)
+{
+    BlockDriverState *file = l->bs->file->bs;
+    uint8_t *buf = NULL;
+    uint64_t page = vdisk_map_next_dirty(&l->map, 0);
+    int n = 0;
+    int ret;
+
+    if (page < vdisk_map_pages(&l->map)) {
+        buf = qemu_blockalign(file, MAP_CHUNK_PAGES * VDISK_MAP_PAGE);
+    }
+    do {
+        /*
+         * Copy first: a bit that is set from here on belongs to the next
+         * flush, because this one's barrier may not cover its data.
+         */
+        if (buf) {
+            n = layer_take_pages(l, &page, buf, taken);
+        }
+        /*
+         * Data before the bits that vouch for it: without this barrier a bit
+         * could survive a crash that its data did not, and show stale data.
+         * The last time round it makes the bits themselves durable.
+         */
+        ret = bdrv_co_flush(file);
+        if (ret >= 0 && n > 0) {
+            BLKDBG_CO_EVENT(l->bs->file, BLKDBG_L2_UPDATE);
+            ret = layer_co_write_pages(l, &g_array_index(taken, uint64_t,
+                                                         taken->len - n),
+                                       n, buf);
+        }
+    } while (ret >= 0 && n > 0);
+    qemu_vfree(buf);
+    return ret;
+}
+
+int coroutine_fn vdisk_layer_co_flush(VdiskLayer *l)
+{
+    g_autoptr(GArray) taken = NULL;
+    int ret;
+
+    if (l->pooled) {
+        /* Nothing outlives the session; lost writes must not go unnoticed */
+        return qatomic_read(&l->sync_error);
+    }
+    taken = g_array_new(false, false, sizeof(uint64_t));
+    qemu_co_mutex_lock(&l->flush_gate);
+    ret = layer_co_flush_map(l, taken);
+    /* What may not have reached the disk is changed still */
+    for (guint i = 0; ret < 0 && i < taken->len; i++) {
+        vdisk_map_mark_dirty(&l->map, g_array_index(taken, uint64_t, i));
+    }
+    trace_vdisk_layer_flush(l->bs, taken->len, ret);
+    qemu_co_mutex_unlock(&l->flush_gate);
+    return ret;
+}

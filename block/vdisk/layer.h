@@ -1,0 +1,152 @@
+/*
+ * Layer: the local file that holds what a desktop wrote
+ *
+ * The glue between the granule map, the header and the block layer; used by
+ * mcs for its differencing disk and by pvs for its write cache. The format and
+ * its crash argument are in docs/interop/mcs.rst.
+ *
+ * Lock order: flush_gate, then hold_lock. No lock is held around child I/O
+ * but the gate, and a granule hold is not a lock of this list: who holds
+ * granules never waits for others, so holds cannot form a circle.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef BLOCK_VDISK_LAYER_H
+#define BLOCK_VDISK_LAYER_H
+
+#include "block/block-io.h"
+#include "block/block_int.h"
+#include "block/reqlist.h"
+#include "block/vdisk/header.h"
+#include "block/vdisk/map.h"
+
+typedef struct VdiskLayerOps {
+    /*
+     * Read what the layer does not hold, from wherever the driver has it.
+     * The range lies inside the disk. Zeros where the base has ended.
+     */
+    int coroutine_fn GRAPH_RDLOCK_PTR (*co_read_base)(
+        BlockDriverState *bs, int64_t offset, int64_t bytes,
+        QEMUIOVector *qiov, size_t qiov_offset);
+} VdiskLayerOps;
+
+typedef struct VdiskLayer {
+    /* Never changed after open */
+    BlockDriverState *bs;           /* the driver's node; bs->file is the file */
+    const VdiskLayerOps *ops;
+    bool pooled;
+
+    /* Changed in open, by header updates in a coroutine, and when drained */
+    VdiskHeader header;
+    int header_copy;                /* where on disk the header above is */
+
+    /* Read by every request without a lock */
+    VdiskMap map;
+    int64_t data_offset;
+    int sync_error;                 /* atomic; pooled: lost writes, or 0 */
+    bool unsynced;                  /* atomic; pooled: written since last sync */
+
+    /* Under hold_lock */
+    CoMutex hold_lock;
+    BlockReqList holds;
+
+    /* One flush at a time: none returns on another's unfinished work */
+    CoMutex flush_gate;
+
+    /* Main loop only */
+    bool reset_on_start;            /* forget at the first reset only */
+    unsigned resets;                /* of the system, that this layer saw */
+    QEMUTimer *sync_timer;          /* pooled, else NULL */
+    Error *migration_blocker;
+    QLIST_ENTRY(VdiskLayer) pooled_list;
+} VdiskLayer;
+
+/* Granules held against everybody who would change their state */
+typedef struct VdiskHold {
+    BlockReq req;
+} VdiskHold;
+
+static inline uint64_t vdisk_granules(int64_t bytes)
+{
+    return DIV_ROUND_UP((uint64_t)bytes, VDISK_GRANULE);
+}
+
+/* layer.c: open, close, header and flush */
+
+/*
+ * Open @bs->file as a layer. With BDRV_O_CHECK in @flags, damage that
+ * vdisk_layer_co_check() can tell of does not fail it. Main loop, not in a
+ * coroutine. On failure nothing is to be closed.
+ */
+int GRAPH_UNLOCKED vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
+                                    const VdiskLayerOps *ops, int flags,
+                                    Error **errp);
+void vdisk_layer_close(VdiskLayer *l);
+
+/* Read header and map again, as another process left them */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp);
+
+/*
+ * Make @new the header, durably; its generation is set here. After an error
+ * the old one still counts.
+ */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_set_header(VdiskLayer *l, const VdiskHeader *new);
+
+/* Make everything that was written before the call durable (L1, L2) */
+int coroutine_fn GRAPH_RDLOCK vdisk_layer_co_flush(VdiskLayer *l);
+
+/* layer-io.c: requests */
+
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_preadv(VdiskLayer *l, int64_t offset, int64_t bytes,
+                      QEMUIOVector *qiov, size_t qiov_offset);
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_pwritev(VdiskLayer *l, int64_t offset, int64_t bytes,
+                       QEMUIOVector *qiov, size_t qiov_offset);
+
+/*
+ * Put the range into state zero and, with @punch, give back the space. -ENOTSUP
+ * unless the range consists of granules, or ends with the disk.
+ */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_zero(VdiskLayer *l, int64_t offset, int64_t bytes, bool punch);
+
+/* Result as of .bdrv_co_block_status */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_block_status(VdiskLayer *l, int64_t offset, int64_t bytes,
+                            int64_t *pnum, int64_t *map,
+                            BlockDriverState **file);
+
+/* layer-admin.c: what an administrator does to a layer */
+
+/*
+ * Grow the disk to @size. With @zero, what the base would show between the
+ * old and the new end reads as zeros.
+ */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero, Error **errp);
+
+/* Forget everything that was written, durably, and give the space back */
+int GRAPH_RDLOCK vdisk_layer_empty(VdiskLayer *l);
+
+/* Verify, and repair what can be. As .bdrv_co_check. */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_check(VdiskLayer *l, BdrvCheckResult *result,
+                     BdrvCheckMode fix);
+
+/* pooled.c: what makes a layer forget */
+
+/* A pooled layer: watch for resets and for lost writes. Undone by stop. */
+int vdisk_pooled_start(VdiskLayer *l, Error **errp);
+void vdisk_pooled_stop(VdiskLayer *l);
+
+/* Reset every pooled layer that is active in this process. Main loop. */
+void vdisk_pooled_reset_all(void);
+
+/* Called once there is a pooled layer; see reset-system.c */
+void vdisk_reset_register(void);
+
+#endif /* BLOCK_VDISK_LAYER_H */
