@@ -23,12 +23,14 @@ last_toucher() {
     printf '%s\n' "$last"
 }
 
-# diff_file OLD NEW FILE: stable labels, no time stamps
+# diff_file FILE: from $work/old to $work/next, the same on every machine
 diff_file() {
     local status=0
-    diff -up --label "a/$3" --label "b/$3" "$1/$3" "$2/$3" >"$work/diff" || status=$?
-    [ $status -le 1 ] || die "diff of $3 failed"
-    [ $status = 0 ] || { printf 'diff --git a/%s b/%s\n' "$3" "$3"; cat "$work/diff"; }
+    (cd "$work" && GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_SYSTEM=/dev/null \
+        git diff --no-index --no-color --no-ext-diff -- "old/$1" "next/$1") >"$work/diff" || status=$?
+    [ $status -le 1 ] || die "diff of $1 failed"
+    sed -e '/^index /d' -e "s,^diff --git .*,diff --git a/$1 b/$1," \
+        -e "s,^--- a/old/.*,--- a/$1," -e "s,^+++ b/next/.*,+++ b/$1," "$work/diff"
 }
 
 # refresh_patch PATCH: called with $work/old holding what the patches before it
@@ -44,7 +46,7 @@ refresh_patch() {
         [ "$(last_toucher "$f")" != "$p" ] || cp "$src/$f" "$work/next/$f"
     done <"$work/touched"
     patch_header "$p" >"$work/patch"
-    while read -r f; do diff_file "$work/old" "$work/next" "$f"; done <"$work/touched" >>"$work/patch"
+    while read -r f; do diff_file "$f"; done <"$work/touched" >>"$work/patch"
     cmp -s "$work/patch" "$patches/$p" || {
         cp "$work/patch" "$patches/$p"
         note "refreshed $p"
