@@ -135,11 +135,9 @@ static int mcs_reopen_prepare(BDRVReopenState *state,
                               BlockReopenQueue *queue, Error **errp)
 {
     BDRVMcsState *s = state->bs->opaque;
-    VdiskMap *map = &s->layer.map;
 
     /* What was open read-only may be damaged; writing needs a sound map */
-    if ((state->flags & BDRV_O_RDWR) &&
-        vdisk_map_next_bad(map, 0) < map->granules) {
+    if ((state->flags & BDRV_O_RDWR) && s->layer.map_damaged) {
         error_setg(errp, "The granule map is damaged; run 'qemu-img check -r "
                    "all' before writing");
         return -EINVAL;
@@ -267,8 +265,16 @@ mcs_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
 static int GRAPH_RDLOCK mcs_make_empty(BlockDriverState *bs)
 {
     BDRVMcsState *s = bs->opaque;
+    int ret = 0;
 
-    return vdisk_layer_empty(&s->layer);
+    /*
+     * After a commit the base may have it all in volatile caches only, while
+     * what is about to be forgotten here was flushed by the guest.
+     */
+    if (bs->backing) {
+        ret = bdrv_flush(bs->backing->bs);
+    }
+    return ret < 0 ? ret : vdisk_layer_empty(&s->layer);
 }
 
 static int coroutine_fn GRAPH_RDLOCK

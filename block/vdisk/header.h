@@ -47,12 +47,12 @@ typedef struct VdiskHeader {
     uint64_t map_offset;
     uint64_t map_capacity;
     uint64_t data_offset;
-    uint64_t file_size;         /* length when made; the file is never shorter */
+    uint64_t file_size;         /* length when made; it is never shorter */
     VdiskRole role;
     VdiskLifetime lifetime;
     uint8_t desktop[16];        /* UUID, zero if none */
     uint8_t token[16];          /* of the saved state the map belongs to */
-    uint64_t base_size;         /* virtual size of base when named; 0: unknown */
+    uint64_t base_size;         /* virtual, when named; 0: not known */
     VdiskImageName base;
     VdiskImageName assigned;
 } VdiskHeader;

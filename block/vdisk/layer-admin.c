@@ -110,8 +110,8 @@ int vdisk_layer_empty(VdiskLayer *l)
     bdrv_drained_begin(bs);
     if (!l->pooled) {
         /*
-         * The base has everything by now (bdrv_make_empty's contract), so
-         * whichever bits of the map a crash leaves, they read the same.
+         * The base has everything durably by now, so whichever bits of the
+         * map a crash leaves, they read the same.
          */
         ret = bdrv_pwrite_zeroes(bs->file, l->header.map_offset, bytes,
                                  BDRV_REQ_MAY_UNMAP);

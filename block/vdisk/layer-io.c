@@ -253,6 +253,9 @@ int coroutine_fn vdisk_layer_co_pwritev(VdiskLayer *l, int64_t offset,
     if (bytes == 0) {
         return 0;
     }
+    if (end > l->map.granules) {
+        return -ENOSPC;     /* a format on top that tries to grow its file */
+    }
     if (l->pooled) {
         int lost = qatomic_read(&l->sync_error);
 
@@ -314,6 +317,9 @@ int coroutine_fn vdisk_layer_co_zero(VdiskLayer *l, int64_t offset,
     int64_t end = offset + bytes;
     int lost = qatomic_read(&l->sync_error);
 
+    if (end > l->header.virtual_size) {
+        return -ENOSPC;
+    }
     if (!QEMU_IS_ALIGNED(offset, VDISK_GRANULE) ||
         (!QEMU_IS_ALIGNED(end, VDISK_GRANULE) &&
          end != l->header.virtual_size)) {

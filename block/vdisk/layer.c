@@ -84,7 +84,9 @@ layer_co_load_range(VdiskLayer *l, int64_t offset, int64_t bytes)
         ret = bdrv_co_pread(l->bs->file, l->header.map_offset + offset, n,
                             buf, 0);
         for (size_t i = 0; i < n && ret >= 0; i += VDISK_MAP_PAGE) {
-            vdisk_map_load(&l->map, (offset + i) / VDISK_MAP_PAGE, buf + i);
+            l->map_damaged |= !vdisk_map_load(&l->map,
+                                              (offset + i) / VDISK_MAP_PAGE,
+                                              buf + i);
         }
         offset += n;
         bytes -= n;
@@ -127,17 +129,16 @@ static int coroutine_fn GRAPH_RDLOCK layer_co_load_map(VdiskLayer *l)
 static int layer_check_map(VdiskLayer *l, int flags, Error **errp)
 {
     ERRP_GUARD();
-    uint64_t bad;
 
     if (flags & BDRV_O_CHECK) {
         return 0;
     }
     /* Bits past the end would come alive when the disk grows */
     vdisk_map_trim(&l->map, true);
-    bad = vdisk_map_next_bad(&l->map, 0);
-    if (bad < l->map.granules && (flags & BDRV_O_RDWR)) {
+    if (l->map_damaged && (flags & BDRV_O_RDWR)) {
         error_setg(errp, "The granule map is damaged, first at byte %" PRIu64
-                   " of the disk", bad * VDISK_GRANULE);
+                   " of the disk",
+                   vdisk_map_next_bad(&l->map, 0) * VDISK_GRANULE);
         error_append_hint(errp, "Opened read-only, the disk still gives what "
                           "is sound; 'qemu-img check -r all' repairs what can "
                           "be.\n");
@@ -179,6 +180,7 @@ layer_co_load(VdiskLayer *l, int flags, Error **errp)
     }
     l->pooled = l->header.lifetime == VDISK_POOLED;
     l->data_offset = l->header.data_offset;
+    l->map_damaged = false;
     if (!vdisk_map_init(&l->map, vdisk_granules(l->header.virtual_size),
                         l->header.map_capacity * 4)) {
         error_setg(errp, "No address space for the granule map of a disk of "
@@ -205,8 +207,18 @@ layer_co_load(VdiskLayer *l, int flags, Error **errp)
 
 int coroutine_fn vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp)
 {
-    vdisk_map_destroy(&l->map);
-    return layer_co_load(l, flags, errp);
+    VdiskMap old_map = l->map;
+    VdiskHeader old_header = l->header;
+    int ret = layer_co_load(l, flags, errp);
+
+    if (ret < 0) {
+        /* The node stays, so it must not be left without a map */
+        l->map = old_map;
+        l->header = old_header;
+        return ret;
+    }
+    vdisk_map_destroy(&old_map);
+    return 0;
 }
 
 typedef struct LayerOpenCo {

@@ -26,20 +26,21 @@ typedef struct VdiskLayerOps {
      * Read what the layer does not hold, from wherever the driver has it.
      * The range lies inside the disk. Zeros where the base has ended.
      */
-    int coroutine_fn GRAPH_RDLOCK_PTR (*co_read_base)(
-        BlockDriverState *bs, int64_t offset, int64_t bytes,
-        QEMUIOVector *qiov, size_t qiov_offset);
+    int coroutine_fn GRAPH_RDLOCK_PTR
+    (*co_read_base)(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                    QEMUIOVector *qiov, size_t qiov_offset);
 } VdiskLayerOps;
 
 typedef struct VdiskLayer {
     /* Never changed after open */
-    BlockDriverState *bs;           /* the driver's node; bs->file is the file */
+    BlockDriverState *bs;           /* the driver's; bs->file is the file */
     const VdiskLayerOps *ops;
     bool pooled;
 
     /* Changed in open, by header updates in a coroutine, and when drained */
     VdiskHeader header;
     int header_copy;                /* where on disk the header above is */
+    bool map_damaged;               /* some granules are in state BAD */
 
     /* Read by every request without a lock */
     VdiskMap map;

@@ -209,8 +209,9 @@ void vdisk_map_take(VdiskMap *m, uint64_t page, uint8_t *buf)
     }
 }
 
-void vdisk_map_load(VdiskMap *m, uint64_t page, const uint8_t *buf)
+bool vdisk_map_load(VdiskMap *m, uint64_t page, const uint8_t *buf)
 {
+    uint64_t bad = 0;
     uint64_t word;
 
     for (size_t i = 0; i < WORDS_PER_PAGE; i++) {
@@ -222,7 +223,10 @@ void vdisk_map_load(VdiskMap *m, uint64_t page, const uint8_t *buf)
         if (word != qatomic_read(to)) {
             qatomic_set(to, word);
         }
+        /* Both bits of a granule set */
+        bad |= word & (word >> 1) & pattern(VDISK_STATE_DATA);
     }
+    return !bad;
 }
 
 uint64_t vdisk_map_next_bad(const VdiskMap *m, uint64_t g)

@@ -90,8 +90,11 @@ void vdisk_map_mark_dirty(VdiskMap *m, uint64_t page);
  */
 void vdisk_map_take(VdiskMap *m, uint64_t page, uint8_t *buf);
 
-/* Fill @page from disk. Nobody else uses the map. Does not make it dirty. */
-void vdisk_map_load(VdiskMap *m, uint64_t page, const uint8_t *buf);
+/*
+ * Fill @page from disk. Nobody else uses the map. Does not make it dirty. False
+ * if there are granules in state BAD, which count as loaded all the same.
+ */
+bool vdisk_map_load(VdiskMap *m, uint64_t page, const uint8_t *buf);
 
 /* First granule at or after @g in state BAD; m->granules if there is none */
 uint64_t vdisk_map_next_bad(const VdiskMap *m, uint64_t g);
