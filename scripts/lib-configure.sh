@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+#
+# How QEMU is configured. Sourced after lib.sh.
+
+# Where Debian keeps firmware
+firmware=(/usr/share/qemu /usr/share/seabios /usr/lib/ipxe/qemu)
+
+# A QEMU run from its build directory looks for /DIR in qemu-bundle/DIR only.
+link_firmware() {
+    local dir
+    for dir in "${firmware[@]}"; do
+        mkdir -p "$1/qemu-bundle${dir%/*}"
+        ln -sfn "$dir" "$1/qemu-bundle$dir"
+    done
+}
+
+# configure_args TREE enable|disable: the last says what to do with our drivers.
+# What a desktop host needs and no more: all of QEMU takes far longer to build.
+configure_args() {
+    local feature tree=$1 ours=$2
+    printf '%s\n' --cc="ccache gcc" --python="$python" --extra-cflags=-g1 \
+        --target-list=x86_64-softmmu --without-default-features \
+        --disable-modules --disable-install-blobs --disable-docs --disable-download \
+        --disable-containers --disable-fdt --audio-drv-list= \
+        --with-pkgversion=Deskcast \
+        --firmwarepath="$(IFS=:; echo "${firmware[*]}")"
+    for feature in tools kvm tcg avx2 malloc-trim coroutine-pool stack-protector pixman \
+        gnutls seccomp slirp zstd linux-aio linux-io-uring vhost-user \
+        vhost-user-blk-server rbd curl libiscsi libnfs vdi vhdx vmdk vpc; do
+        printf '%s\n' "--enable-$feature"
+    done
+    for feature in mcs pvs; do
+        ! grep -q "^option('$feature'" "$tree/meson_options.txt" ||
+            printf '%s\n' "--$ours-$feature"
+    done
+}
