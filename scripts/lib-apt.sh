@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154  # names are shared among the files
 #
 # A private apt: the machine's own Debian archives with other suites, its state
 # in our cache. The machine's configuration is read, never changed.

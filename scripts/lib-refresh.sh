@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154  # names are shared among the files
 #
 # scripts/overlay refresh: edits made in build/src go back to where they came
 # from. Sourced by scripts/overlay.
@@ -18,7 +18,7 @@ touched_by() {
 last_toucher() {
     local p last=
     for p in $(series); do
-        ! touched_by "$p" | grep -qxF "$1" || last=$p
+        ! touched_by "$p" | grep -xF "$1" >/dev/null || last=$p
     done
     printf '%s\n' "$last"
 }
@@ -93,7 +93,7 @@ cmd_refresh() {
     lock "$build/.lock" "build in this checkout"
     find_base
     [ -d "$src" ] && [ -f "$state" ] || die "nothing to refresh from: run scripts/overlay apply"
-    [ -z "$into" ] || series | grep -qxF "$into" ||
+    [ -z "$into" ] || series | grep -xF "$into" >/dev/null ||
         die "'$into' is not in patches/10.0/series: write its header and list it there first"
     new_files >"$work/new"
     mkdir "$work/old"

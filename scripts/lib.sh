@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154  # names are shared among the files
 #
 # What the scripts share: where things are, how a step is reported, locks.
 # Sourced, never run.
