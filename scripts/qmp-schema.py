@@ -105,21 +105,21 @@ def sort_members(node):
 
 def live(path):
     schema = sort_members(schema_of(path))
-    types = {e["name"]: e for e in schema if e["name"].isdigit()}
-    number = {}
+    # Masked names: a number, or a number in brackets for an array.
+    types = {e["name"]: e for e in schema if re.fullmatch(r"\[?\d+\]?", e["name"])}
+    alias = {}
     queue = sorted((e for e in schema if e["name"] not in types),
                    key=lambda e: (e["meta-type"], e["name"]))
     for entry in queue:
         for container, key in refs(entry):
-            name = container[key].strip("[]")
-            if name in types and name not in number:
-                number[name] = f"t{len(number)}"
+            name = container[key]
+            if name in types and name not in alias:
+                alias[name] = f"t{len(alias)}"
                 queue.append(types[name])
     for entry in queue:
         for container, key in refs(entry):
-            container[key] = re.sub(r"\d+", lambda m: number[m[0]], container[key])
-        entry["name"] = number.get(entry["name"], entry["name"])
-    for entry in queue:
+            container[key] = alias.get(container[key], container[key])
+        entry["name"] = alias.get(entry["name"], entry["name"])
         print(json.dumps(entry, sort_keys=True))
 
 
