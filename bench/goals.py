@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Goals: the rows that must be reached, and whether they are."""
+
+import dataclasses
+import itertools
+
+from disks import MIB
+from load import CACHES, DEPTHS, ratio
+
+DISKS = ('mcs', 'mcs-pooled')
+
+
+@dataclasses.dataclass(frozen=True)
+class Goal:
+    """A figure that must be at least, or at most, a bound."""
+    row: str
+    case: str
+    figure: float
+    bound: float
+    at_least: bool = True
+    unit: str = ''
+
+    @property
+    def met(self):
+        return (self.figure >= self.bound if self.at_least else
+                self.figure <= self.bound)
+
+
+def compare(cells, workload, cache, depth, disk, other):
+    """Ratio of two peers, or None where they were not measured."""
+    cell = cells.get(f'{workload}/{cache}/{depth}')
+    if not cell or disk not in cell['speed']:
+        return None
+    return ratio(cell['speed'][disk], cell['speed'][other])
+
+
+def speed_goals(cells):
+    rows = (
+        ('first writes / raw', 'first-write', 'raw', dict.fromkeys(CACHES, .9)),
+        ('first writes / qcow2', 'first-write', 'qcow2',
+         {'writeback': 4, 'none': 8}),
+        ('reads of base / raw', 'read-base', 'base',
+         dict.fromkeys(CACHES, .95)),
+        ('reads of data / raw', 'read-data', 'raw',
+         dict.fromkeys(CACHES, .95)),
+    )
+    for row, workload, other, bounds in rows:
+        for disk, cache, depth in itertools.product(DISKS, CACHES, DEPTHS):
+            figure = compare(cells, workload, cache, depth, disk, other)
+            if figure is not None:
+                yield Goal(row, f'{disk}, {cache}, depth {depth}', figure,
+                           bounds[cache], unit='x')
+
+
+def own_read_goals(own):
+    for cache, speed in own.items():
+        yield Goal('reads of data / raw', f'mcs-pooled, {cache}, depth 1, own',
+                   ratio(speed['mcs-pooled'], speed['raw']), .95, unit='x')
+
+
+def flush_goals(cells):
+    for cache, depth in itertools.product(CACHES, DEPTHS):
+        figure = compare(cells, 'flush', cache, depth, 'mcs', 'raw')
+        if figure is not None:
+            yield Goal('flushed rewrites, time / raw',
+                       f'mcs, {cache}, depth {depth}', 1 / figure, 1.1,
+                       at_least=False, unit='x')
+
+
+def flush_call_goals(calls):
+    pooled = calls['mcs-pooled']
+    yield Goal('system calls of a guest flush', 'mcs-pooled, writing or sync',
+               pooled['durable'], 0, at_least=False)
+
+
+def create_goals(create):
+    for disk in DISKS:
+        row = create['disks'][disk]
+        for key, case in (('job_ms', 'blockdev-create'),
+                          ('beyond_start_ms', 'qemu-img, beyond its start'),
+                          ('process_ms', 'qemu-img, whole process')):
+            yield Goal('create 1 TiB', f'{disk}, {case}', row[key], 20,
+                       at_least=False, unit=' ms')
+        yield Goal('create 1 TiB', f'{disk}, on disk', row['bytes'] / MIB, 1,
+                   at_least=False, unit=' MiB')
+
+
+def memory_goals(memory):
+    for disk in DISKS:
+        yield Goal('idle open 64 TiB disk', disk,
+                   memory[f'{disk} 64 TiB'] / MIB, 4, at_least=False,
+                   unit=' MiB')
+
+
+def evaluate(results):
+    """All goals that were measured."""
+    goals = list(speed_goals(results['cells']))
+    for key, judge in (('same-process', own_read_goals),
+                       ('flush-calls', flush_call_goals),
+                       ('create', create_goals), ('memory', memory_goals)):
+        if results.get(key):
+            goals += judge(results[key])
+    goals += flush_goals(results['cells'])
+    order = list(dict.fromkeys(g.row for g in goals))
+    return sorted(goals, key=lambda g: order.index(g.row))
