@@ -22,28 +22,37 @@ bool mcs_same_file(const char *name, const char *other)
            a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+bool mcs_is_own_base(BlockDriverState *bs, const char *base)
+{
+    const char *file = bs->file->bs->filename;
+    g_autofree char *name =
+        bdrv_get_full_backing_filename_from_filename(file, base, NULL);
+
+    return name && mcs_same_file(name, file);
+}
+
 /* A disk that is its own base would open itself until memory ends */
 static int GRAPH_RDLOCK base_check_loop(BlockDriverState *bs, Error **errp)
 {
-    g_autofree char *name = NULL;
+    ERRP_GUARD();
     int depth = 0;
 
     if (!bs->backing_file[0]) {
         return 0;
     }
-    name = bdrv_get_full_backing_filename(bs, errp);
-    if (!name) {
-        return -EINVAL;
-    }
-    if (mcs_same_file(name, bs->file->bs->filename)) {
+    if (mcs_is_own_base(bs, bs->backing_file)) {
         error_setg(errp, "The disk '%s' names itself as its base image",
                    bs->file->bs->filename);
+        error_append_hint(errp, "Name another one with 'qemu-img rebase -u -b "
+                          "IMAGE -F FORMAT'.\n");
         return -ELOOP;
     }
     for (BlockDriverState *p = bs; p; p = p->inherits_from) {
         if (++depth > MAX_DEPTH) {
             error_setg(errp, "The base images of '%s' form a loop, or a chain "
                        "of more than %d", bs->file->bs->filename, MAX_DEPTH);
+            error_append_hint(errp, "Name another base with 'qemu-img rebase "
+                              "-u -b IMAGE -F FORMAT'.\n");
             return -ELOOP;
         }
     }

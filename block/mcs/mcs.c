@@ -11,6 +11,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-types-block-core.h"
 #include "qemu/cutils.h"
+#include "qemu/error-report.h"
 #include "qemu/module.h"
 #include "qemu/option.h"
 #include "qemu/uuid.h"
@@ -251,6 +252,13 @@ mcs_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
     backing_file = backing_file ?: "";
     backing_fmt = backing_fmt ?: "";
     if (!vdisk_image_name_valid(backing_file, backing_fmt, &why)) {
+        error_report("Cannot use '%s' as the base image: %s", backing_file,
+                     why);
+        return -EINVAL;
+    }
+    if (mcs_is_own_base(bs, backing_file)) {
+        error_report("'%s' cannot be its own base image",
+                     bs->file->bs->filename);
         return -EINVAL;
     }
     memset(&h.base, 0, sizeof(h.base));

@@ -30,6 +30,9 @@ mcs_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
  */
 bool mcs_same_file(const char *name, const char *other);
 
+/* Is @base, as the header of @bs would name it, the file of @bs itself? */
+bool GRAPH_RDLOCK mcs_is_own_base(BlockDriverState *bs, const char *base);
+
 /*
  * Open the base that the header names or @options say, and see that it is not
  * the disk itself and has not shrunk. Main loop.

@@ -33,6 +33,9 @@ layer_co_read_header(VdiskLayer *l, unsigned *bad, Error **errp)
         l->header_copy = vdisk_header_choose(&l->header, buf, bad, &why);
         if (l->header_copy < 0) {
             error_setg(errp, "Image is not a usable layer file: %s", why);
+            error_append_hint(errp, "Neither copy of its header is good. If "
+                              "it is a layer file, restore it from a copy; if "
+                              "not, name the format that it has.\n");
             ret = -EINVAL;
         }
     }
