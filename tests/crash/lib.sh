@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# What the runners of tests/model, tests/race and tests/crash have in common.
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+build=$(realpath -m "${DESKCAST_BUILD:-$top/build/qemu}")
+long=
+[ "${1:-}" != --long ] || long=1
+
+# Memory, if there is some: these tests are about content, not about a medium
+if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
+    export TMPDIR=/dev/shm
+fi
+
+# build_program PROGRAM - as the sources are now
+build_program() {
+    ninja -C "$build" "tests/crash/$1" >&2
+}
+
+# run_program TIER PROGRAM [ARG...]
+run_program() {
+    local tier=$1 program=$2 status
+    shift 2
+    if ! build_program "$program"; then
+        echo "not ok - $tier: $program does not build"
+        return 1
+    fi
+    "$build/tests/crash/$program" "$@"
+    status=$?
+    # It says itself when something is wrong, unless it could not
+    [ "$status" -le 1 ] || echo "not ok - $tier: $program $* ended with $status"
+    return "$status"
+}
