@@ -338,6 +338,11 @@ int coroutine_fn mcs_co_create_opts(BlockDriver *drv, const char *filename,
     options = create_convert_opts(qdict, errp);
     ret = options ? mcs_co_create(options, errp) : -EINVAL;
 out:
+    if (ret < 0 && bs) {
+        bdrv_graph_co_rdlock();
+        bdrv_co_delete_file_noerr(bs);
+        bdrv_graph_co_rdunlock();
+    }
     qobject_unref(qdict);
     bdrv_co_unref(bs);
     qapi_free_BlockdevCreateOptions(options);

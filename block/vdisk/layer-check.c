@@ -59,7 +59,7 @@ static int coroutine_fn GRAPH_RDLOCK check_header(LayerCheck *c)
     } else {
         vdisk_header_choose(&h, buf, &bad, &why);
         if (bad & (1u << other)) {
-            found_error(c, "copy %d of the header is damaged", other);
+            found_error(c, "copy %c of the header is damaged", 'A' + other);
             if (c->fix_errors) {
                 ret = repaired(c, vdisk_layer_co_set_header(l, &l->header));
             }
@@ -101,6 +101,8 @@ static void drop_cut_off(LayerCheck *c)
 static int coroutine_fn GRAPH_RDLOCK check_length(LayerCheck *c)
 {
     VdiskLayer *l = c->l;
+    int64_t map_end = l->header.map_offset +
+                      vdisk_map_pages(&l->map) * VDISK_MAP_PAGE;
     int ret;
 
     if (c->length >= l->header.file_size) {
@@ -108,6 +110,13 @@ static int coroutine_fn GRAPH_RDLOCK check_length(LayerCheck *c)
     }
     found_error(c, "the file has %" PRId64 " bytes of at least %" PRIu64,
                 c->length, l->header.file_size);
+    if (c->length < map_end) {
+        found_error(c, "part of the granule map was cut off%s",
+                    c->fix_errors ? "; the base is read there now" : "");
+        if (c->fix_errors) {
+            repaired(c, 0);
+        }
+    }
     drop_cut_off(c);
     if (!c->fix_errors) {
         return 0;
