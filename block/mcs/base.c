@@ -9,9 +9,6 @@
 #include "qemu/cutils.h"
 #include "block/mcs/mcs.h"
 
-/* Deeper chains are a loop: a push makes no chain deeper than the master's */
-#define MAX_DEPTH   200
-
 bool mcs_same_file(const char *name, const char *other)
 {
     struct stat a, b;
@@ -31,30 +28,37 @@ bool mcs_is_own_base(BlockDriverState *bs, const char *base)
     return name && mcs_same_file(name, file);
 }
 
-/* A disk that is its own base would open itself until memory ends */
+/*
+ * A disk that is among its own bases would open itself until memory ends. Who
+ * opens a base inherits its options to it, so the disks above are known.
+ */
 static int GRAPH_RDLOCK base_check_loop(BlockDriverState *bs, Error **errp)
 {
     ERRP_GUARD();
-    int depth = 0;
+    const char *file = bs->file->bs->filename;
+    g_autofree char *name = NULL;
 
     if (!bs->backing_file[0]) {
         return 0;
     }
-    if (mcs_is_own_base(bs, bs->backing_file)) {
-        error_setg(errp, "The disk '%s' names itself as its base image",
-                   bs->file->bs->filename);
+    name = bdrv_get_full_backing_filename(bs, errp);
+    if (!name) {
+        return -EINVAL;
+    }
+    for (BlockDriverState *p = bs; p; p = p->inherits_from) {
+        if (!p->file || !mcs_same_file(name, p->file->bs->filename)) {
+            continue;
+        }
+        if (p == bs) {
+            error_setg(errp, "The disk '%s' names itself as its base image",
+                       file);
+        } else {
+            error_setg(errp, "The base images form a loop: '%s' names '%s', "
+                       "which stands on it", file, name);
+        }
         error_append_hint(errp, "Name another one with 'qemu-img rebase -u -b "
                           "IMAGE -F FORMAT'.\n");
         return -ELOOP;
-    }
-    for (BlockDriverState *p = bs; p; p = p->inherits_from) {
-        if (++depth > MAX_DEPTH) {
-            error_setg(errp, "The base images of '%s' form a loop, or a chain "
-                       "of more than %d", bs->file->bs->filename, MAX_DEPTH);
-            error_append_hint(errp, "Name another base with 'qemu-img rebase "
-                              "-u -b IMAGE -F FORMAT'.\n");
-            return -ELOOP;
-        }
     }
     return 0;
 }
