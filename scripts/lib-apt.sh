@@ -8,7 +8,6 @@
 # Print "URI signed-by" of each Debian archive the machine is set up for, as
 # apt itself reads its sources. Third parties' archives carry other paths.
 debian_archives() {
-    # shellcheck disable=SC2016  # apt expands these, not the shell
     apt-get indextargets --no-release-info \
         --format '$(REPO_URI) $(SIGNED_BY)' 'Created-By: Packages' |
     sed -e 's/ \$(SIGNED_BY)$/ /' |
