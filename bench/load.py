@@ -62,8 +62,8 @@ class Scale:
     hot: int = 4 * MIB
 
 
-FULL = Scale(disk=2 * GIB, data=256 * MIB, seconds=0.4, rounds=5)
-QUICK = Scale(disk=512 * MIB, data=64 * MIB, seconds=0.08, rounds=3)
+FULL = Scale(disk=512 * MIB, data=128 * MIB, seconds=0.3, rounds=5)
+QUICK = Scale(disk=256 * MIB, data=64 * MIB, seconds=0.08, rounds=3)
 
 
 @dataclasses.dataclass(frozen=True)

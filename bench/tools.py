@@ -26,9 +26,12 @@ def missing():
 
 def run(*argv):
     """Run a program to its end; returns what it printed."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          check=False)
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              check=False)
+    except OSError as e:
+        raise Failed(f'{argv[0]}: {e.strerror}') from e
     if done.returncode != 0:
         what = ' '.join(argv)
         raise Failed(f'{what[:400]}: {done.stdout}{done.stderr}'.strip())
