@@ -21,6 +21,9 @@
 #define MAX_NOTES           10
 /* Longer requests than this matter in the windows only */
 #define LONG_REQUEST        (1024 * 1024)
+/* One state of so many is also written to */
+#define LIFE_EVERY          50
+#define STAMP_NEXT_LIFE     (STAMP_BASE + 2)
 /* No more requests than this are under way at once */
 #define LOOKAHEAD           64
 
@@ -62,6 +65,7 @@ typedef struct Replay {
     uint64_t seed;
     Workload *w;
     RamDisk *state;             /* the file as a crash leaves it */
+    RamDisk *next;              /* a copy, to go on with */
     GArray *pieces;             /* Piece, as they completed */
     guint settled;              /* pieces before it are durable, and in state */
     uint64_t settled_hash;
@@ -73,6 +77,7 @@ typedef struct Replay {
     uint64_t promised;          /* what the guest had done by then is durable */
     uint64_t hash;
     bool header_torn;
+    uint64_t written, written_end;  /* sectors written after the crash */
     GArray *undo;
     uint8_t *buf;
 
@@ -401,6 +406,11 @@ static bool judge_sector(Replay *r, uint64_t sector, const uint8_t *data,
     uint64_t id = stamp_read(data, sector);
 
     r->sectors++;
+    if (sector >= r->written && sector < r->written_end) {
+        return id == STAMP_NEXT_LIFE ||
+               wrong(r, "sector %" PRIu64 " holds 0x%" PRIx64 " instead of "
+                     "what was written after the crash", sector, id);
+    }
     if (history_allows(history, id, r->promised, r->now)) {
         return true;
     }
@@ -454,17 +464,26 @@ static bool judge_check(Replay *r, BlockBackend *blk)
     return true;
 }
 
-static bool judge_state(Replay *r)
+static BlockBackend *open_disk(Replay *r, const char *node, int flags)
 {
     Error *err = NULL;
-    BlockBackend *blk = mcs_open("state", r->w->has_base ? "base" : NULL, 0,
+    BlockBackend *blk = mcs_open(node, r->w->has_base ? "base" : NULL, flags,
                                  &err);
-    int64_t size;
-    bool ok;
 
     if (!blk) {
         wrong(r, "%s", error_get_pretty(err));
         error_free(err);
+    }
+    return blk;
+}
+
+static bool judge_state(Replay *r)
+{
+    BlockBackend *blk = open_disk(r, "state", 0);
+    int64_t size;
+    bool ok;
+
+    if (!blk) {
         return false;
     }
     size = blk_getlength(blk);
@@ -474,14 +493,63 @@ static bool judge_state(Replay *r)
     return ok;
 }
 
+/* Write some sectors, durably, and another name of the base */
+static bool write_again(Replay *r, BlockBackend *blk, const char *base_name)
+{
+    Window *win = &r->w->windows[0];
+    uint64_t limit = MIN(win->sector + win->sectors,
+                         blk_getlength(blk) / SECTOR);
+    int64_t bytes;
+
+    r->written = win->sector + rng_below(&r->rng, limit - win->sector);
+    r->written_end = MIN(limit, r->written + 1 + rng_below(&r->rng, 20));
+    bytes = (r->written_end - r->written) * SECTOR;
+    stamp_fill(r->buf, r->written, bytes / SECTOR, STAMP_NEXT_LIFE);
+    return blk_pwrite(blk, r->written * SECTOR, bytes, r->buf, 0) >= 0 &&
+           blk_flush(blk) >= 0 &&
+           bdrv_change_backing_file(blk_bs(blk), base_name, "raw", true) >= 0;
+}
+
+/* The next start writes: nothing that the crash left may spoil that */
+static bool judge_next_life(Replay *r)
+{
+    g_autofree char *name = workload_base_name(1000);
+    BlockBackend *blk;
+    BDRVMcsState *s;
+    bool ok;
+
+    ram_disk_copy(r->next, r->state);
+    blk = open_disk(r, "next", BDRV_O_RDWR | BDRV_O_RESIZE | BDRV_O_UNMAP);
+    if (!blk) {
+        return false;
+    }
+    ok = write_again(r, blk, name) || wrong(r, "writing after it fails");
+    r->header_torn = false;
+    ok = ok && judge_check(r, blk);
+    blk_unref(blk);
+    blk = open_disk(r, "next", 0);
+    if (!blk) {
+        return false;
+    }
+    s = blk_bs(blk)->opaque;
+    ok = ok && judge_content(r, blk, blk_getlength(blk)) &&
+         judge_check(r, blk) &&
+         (g_str_equal(s->layer.header.base.name, name) ||
+          wrong(r, "the base's name after it is lost"));
+    blk_unref(blk);
+    r->written_end = r->written;
+    return ok;
+}
+
 static void try_state(Replay *r, StateKind kind)
 {
     make_state(r, kind);
-    if (!judge_state(r)) {
+    r->tried++;
+    if (!judge_state(r) ||
+        (r->tried % LIFE_EVERY == 0 && !judge_next_life(r))) {
         r->lost++;
     }
     g_hash_table_add(r->seen, g_memdup2(&r->hash, sizeof(r->hash)));
-    r->tried++;
     take_back(r);
 }
 
@@ -521,10 +589,12 @@ static void run_workload(Replay *r, uint64_t limit)
     r->settled_hash = rng_next(&(Rng) { r->seed });
     read_log(r);
     r->state = ram_disk_new("state", 0, r->w->start->capacity, 0);
+    r->next = ram_disk_new("next", 0, r->w->start->capacity, 0);
     ram_disk_copy(r->state, r->w->start);
     workload_show_base(r->w, g_array_index(r->w->bases, BaseContent, 0).data);
     replay(r, limit);
     ram_disk_free(r->state);
+    ram_disk_free(r->next);
     g_array_free(r->pieces, true);
     g_array_free(r->undo, true);
     g_free(r->buf);

@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash disable=SC2034
 #
 # What the runners of tests/model, tests/race and tests/crash have in common.
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-build=$(realpath -m "${DESKCAST_BUILD:-$top/build/qemu}")
+# QEMU's build directory, or the one that has it
+build=$(realpath -m "${DESKCAST_BUILD:-$top/build}")
+[ ! -f "$build/qemu/build.ninja" ] || build=$build/qemu
 long=
 [ "${1:-}" != --long ] || long=1
 
 # Memory, if there is some: these tests are about content, not about a medium
 if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
-    export TMPDIR=/dev/shm
+    TMPDIR=/dev/shm
 fi
+TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/deskcast-XXXXXX")
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
 
 # build_program PROGRAM - as the sources are now
 build_program() {
