@@ -246,8 +246,9 @@ mcs_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
                            const char *backing_fmt)
 {
     BDRVMcsState *s = bs->opaque;
-    VdiskHeader h = s->layer.header;
     g_autofree char *why = NULL;
+    VdiskHeader h;
+    int ret;
 
     backing_file = backing_file ?: "";
     backing_fmt = backing_fmt ?: "";
@@ -261,13 +262,17 @@ mcs_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
                      bs->file->bs->filename);
         return -EINVAL;
     }
+    qemu_co_mutex_lock(&s->layer.header_lock);
+    h = s->layer.header;
     memset(&h.base, 0, sizeof(h.base));
     pstrcpy(h.base.name, sizeof(h.base.name), backing_file);
     if (*backing_file) {
         pstrcpy(h.base.format, sizeof(h.base.format), backing_fmt);
     }
     h.base_size = 0;    /* not known until it is opened */
-    return vdisk_layer_co_set_header(&s->layer, &h);
+    ret = vdisk_layer_co_set_header(&s->layer, &h);
+    qemu_co_mutex_unlock(&s->layer.header_lock);
+    return ret;
 }
 
 static int GRAPH_RDLOCK mcs_make_empty(BlockDriverState *bs)

@@ -37,6 +37,9 @@ layer_co_make_room(VdiskLayer *l, VdiskHeader *h, Error **errp)
 {
     ERRP_GUARD();
     int64_t length = bdrv_co_getlength(l->bs->file->bs);
+    int64_t map_used = vdisk_map_pages(&l->map) * VDISK_MAP_PAGE;
+    int64_t map_bytes = VDISK_MAP_BYTES(vdisk_granules(h->virtual_size));
+    int ret;
 
     if (h->virtual_size > vdisk_header_max_size(h)) {
         error_setg(errp, "The layer file has no room for a disk of %" PRIu64
@@ -52,14 +55,27 @@ layer_co_make_room(VdiskLayer *l, VdiskHeader *h, Error **errp)
     }
     h->file_size = h->data_offset + ROUND_UP(h->virtual_size, VDISK_GRANULE);
     if (length < h->file_size) {
-        return bdrv_co_truncate(l->bs->file, h->file_size, false,
-                                PREALLOC_MODE_OFF, 0, errp);
+        ret = bdrv_co_truncate(l->bs->file, h->file_size, false,
+                               PREALLOC_MODE_OFF, 0, errp);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (map_bytes > map_used) {
+        /* A device has what was there before: not to be taken for states */
+        ret = bdrv_co_pwrite_zeroes(l->bs->file, h->map_offset + map_used,
+                                    map_bytes - map_used, BDRV_REQ_MAY_UNMAP);
+        if (ret < 0) {
+            error_setg_errno(errp, -ret, "Could not clear the new map");
+            return ret;
+        }
     }
     return 0;
 }
 
-int coroutine_fn vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero,
-                                     Error **errp)
+/* Called with header_lock held */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_grow_locked(VdiskLayer *l, int64_t size, bool zero, Error **errp)
 {
     VdiskHeader old = l->header;
     VdiskHeader new = old;
@@ -94,6 +110,17 @@ int coroutine_fn vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero,
         l->header.virtual_size = old.virtual_size;
         error_setg_errno(errp, -ret, "Could not grow the disk");
     }
+    return ret;
+}
+
+int coroutine_fn vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero,
+                                     Error **errp)
+{
+    int ret;
+
+    qemu_co_mutex_lock(&l->header_lock);
+    ret = layer_co_grow_locked(l, size, zero, errp);
+    qemu_co_mutex_unlock(&l->header_lock);
     return ret;
 }
 

@@ -61,7 +61,9 @@ static int coroutine_fn GRAPH_RDLOCK check_header(LayerCheck *c)
         if (bad & (1u << other)) {
             found_error(c, "copy %c of the header is damaged", 'A' + other);
             if (c->fix_errors) {
+                qemu_co_mutex_lock(&l->header_lock);
                 ret = repaired(c, vdisk_layer_co_set_header(l, &l->header));
+                qemu_co_mutex_unlock(&l->header_lock);
             }
         }
     }

@@ -153,15 +153,18 @@ static int layer_check_map(VdiskLayer *l, int flags, Error **errp)
 static int coroutine_fn GRAPH_RDLOCK
 layer_co_clear_features(VdiskLayer *l, int flags, Error **errp)
 {
-    VdiskHeader h = l->header;
+    VdiskHeader h;
     int ret;
 
-    if (!h.autoclear_features || !(flags & BDRV_O_RDWR) ||
+    if (!l->header.autoclear_features || !(flags & BDRV_O_RDWR) ||
         (flags & BDRV_O_INACTIVE)) {
         return 0;
     }
+    qemu_co_mutex_lock(&l->header_lock);
+    h = l->header;
     h.autoclear_features = 0;
     ret = vdisk_layer_co_set_header(l, &h);
+    qemu_co_mutex_unlock(&l->header_lock);
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not update the layer's header");
     }
@@ -247,6 +250,7 @@ int vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
     };
 
     *l = (VdiskLayer) { .bs = bs, .ops = ops };
+    qemu_co_mutex_init(&l->header_lock);
     qemu_co_mutex_init(&l->hold_lock);
     qemu_co_mutex_init(&l->flush_gate);
     QLIST_INIT(&l->holds);

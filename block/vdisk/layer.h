@@ -5,8 +5,8 @@
  * mcs for its differencing disk and by pvs for its write cache. The format and
  * its crash argument are in docs/interop/mcs.rst.
  *
- * Lock order: flush_gate, then hold_lock. No lock is held around child I/O
- * but the gate, and a granule hold is not a lock of this list: who holds
+ * Lock order: header_lock, flush_gate, hold_lock. Child I/O goes on under the
+ * first two, never under hold_lock. A granule hold is not a lock of this list: who holds
  * granules never waits for others, so holds cannot form a circle.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
@@ -37,7 +37,8 @@ typedef struct VdiskLayer {
     const VdiskLayerOps *ops;
     bool pooled;
 
-    /* Changed in open, by header updates in a coroutine, and when drained */
+    /* Changed in open, and under header_lock */
+    CoMutex header_lock;
     VdiskHeader header;
     int header_copy;                /* where on disk the header above is */
     bool map_damaged;               /* some granules are in state BAD */
@@ -91,7 +92,8 @@ vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp);
 
 /*
  * Make @new the header, durably; its generation is set here. After an error
- * the old one still counts.
+ * the old one still counts. Called with header_lock held, since before @new was
+ * copied from the header.
  */
 int coroutine_fn GRAPH_RDLOCK
 vdisk_layer_co_set_header(VdiskLayer *l, const VdiskHeader *new);
