@@ -9,6 +9,7 @@ import time
 
 import tools
 from disks import KIB, MIB, PEERS, TIB
+from load import order
 
 FORMATS = ('raw', 'qcow2', 'qcow2-sub', 'mcs', 'mcs-pooled')
 CREATE_SIZE = TIB
@@ -163,8 +164,7 @@ class Costs:
         for cache in ('writeback', 'none'):
             speed = {name: [] for name in names}
             for number in range(self.scale.rounds):
-                turn = number % len(names)
-                for name in names[turn:] + names[:turn]:
+                for name in order(names, number):
                     speed[name].append(
                         self.read_own(PEERS[name], cache, reads))
             result[cache] = speed

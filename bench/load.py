@@ -95,8 +95,7 @@ class Runner:
         counts = self.calibrate(cell, peers)
         speed = {p.name: [] for p in peers}
         for number in range(self.scale.rounds):
-            turn = number % len(peers)
-            for peer in peers[turn:] + peers[:turn]:
+            for peer in order(peers, number):
                 seconds = self.sample(cell, peer, counts[peer.pace])
                 speed[peer.name].append(counts[peer.pace] / seconds)
         return {'requests': counts, 'speed': speed}
@@ -111,8 +110,8 @@ class Runner:
             first //= 10
         counts = {}
         for peer in peers:
-            speed = first / self.sample(cell, peer, first)
-            count = max(first // 4, int(speed * self.scale.seconds))
+            seconds = min(self.sample(cell, peer, first) for _ in range(2))
+            count = max(first, int(first / seconds * self.scale.seconds))
             counts[peer.pace] = min(count, self.limit(cell, peer),
                                     counts.get(peer.pace, count))
         return counts
@@ -138,6 +137,14 @@ class Runner:
         finally:
             if w.disk == 'new' and path.exists():
                 path.unlink()
+
+
+def order(peers, number):
+    """Each round begins with another peer, and every other one runs
+    backwards, so that none always suffers from the same one before it."""
+    turn = number % len(peers)
+    turned = peers[turn:] + peers[:turn]
+    return turned[::-1] if number % 2 else turned
 
 
 def bench_args(cell, count):
