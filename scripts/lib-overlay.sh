@@ -54,7 +54,7 @@ copy_from() { rsync -a --files-from=- "$1/" "$2/"; }
 # wrong place. A header that has no diff yet is a patch as well.
 run_patch() {
     [ -n "$(patch_files "$2")" ] || return 0
-    patch -d "$1" -p1 --fuzz=0 --no-backup-if-mismatch -i "$patches/$2"
+    patch -d "$1" -p1 --forward --fuzz=0 --no-backup-if-mismatch -i "$patches/$2"
 }
 
 # apply_series DIR [LOG]: DIR gets the patched files, all else is left out.
