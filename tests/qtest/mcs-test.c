@@ -431,7 +431,7 @@ static void test_in_flight(void)
 {
     const int requests = 40;            /* three descriptors each */
     const size_t bytes = 3 * KiB;       /* one granule, read around it */
-    int rounds = g_test_quick() ? 300 : 5000;
+    int rounds = g_test_quick() ? 500 : 5000;
     g_autofree char *args = NULL;
     QOSState *qs;
     Disk d;
