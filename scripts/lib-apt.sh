@@ -61,9 +61,11 @@ private_update() {
     logged "apt-$name" "${apt[@]}" update
 }
 
-# A listing that changes when a file of the tree is added, cut or edited.
+# A listing that changes when a file of the tree is added, cut or edited. Byte
+# code is left out: Python writes it beside what it runs.
 tree_stamp() {
-    (cd "$1" && find . -mindepth 1 -printf '%y %P %l %s %T@\n' | sort | hash_of)
+    (cd "$1" && find . -name __pycache__ -prune -o ! -type d -printf '%y %P %l %s %T@\n' |
+        sort | hash_of)
 }
 
 # A tree in the cache is whole if its stamp, written last, still fits it.
