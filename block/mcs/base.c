@@ -29,16 +29,17 @@ bool mcs_is_own_base(BlockDriverState *bs, const char *base)
 }
 
 /*
- * A disk that is among its own bases would open itself until memory ends. Who
- * opens a base inherits its options to it, so the disks above are known.
+ * Who opens a base inherits its options to it, so the disks above are known.
+ * Only names are looked at: whether the base is wanted at all is not known yet
+ * ("backing": null), but what names itself is damaged in any case.
  */
-static int GRAPH_RDLOCK base_check_loop(BlockDriverState *bs, Error **errp)
+int mcs_check_loop(BlockDriverState *bs, Error **errp)
 {
     ERRP_GUARD();
     const char *file = bs->file->bs->filename;
     g_autofree char *name = NULL;
 
-    if (!bs->backing_file[0]) {
+    if (!bs->backing_file[0] || (bs->open_flags & BDRV_O_NO_BACKING)) {
         return 0;
     }
     name = bdrv_get_full_backing_filename(bs, errp);
@@ -63,50 +64,32 @@ static int GRAPH_RDLOCK base_check_loop(BlockDriverState *bs, Error **errp)
     return 0;
 }
 
-/* A base that is shorter than it was is another image, or a damaged one */
-static int GRAPH_RDLOCK base_check_size(BlockDriverState *bs, Error **errp)
+/*
+ * The one callback that sees the base when it is attached and can refuse it.
+ * It is called for other changes of the graph too, which must not fail for a
+ * base that was accepted.
+ */
+int mcs_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
+                   Error **errp)
 {
     ERRP_GUARD();
     BDRVMcsState *s = bs->opaque;
-    uint64_t expected = s->layer.header.base_size;
-    int64_t size = bdrv_getlength(bs->backing->bs);
+    BlockDriverState *base = bs->backing ? bs->backing->bs : NULL;
+    int64_t size;
 
-    if (size < 0) {
-        error_setg_errno(errp, -size, "Could not get the base image's size");
-        return size;
+    if (!base || base == s->accepted_base) {
+        return 0;
     }
-    if (size < expected) {
+    size = base->total_sectors * BDRV_SECTOR_SIZE;
+    if (size < s->layer.header.base_size) {
         error_setg(errp, "The base image '%s' has %" PRId64 " bytes, but had "
                    "%" PRIu64 " when the disk was made on it",
-                   bs->backing->bs->filename, size, expected);
+                   base->filename, size, s->layer.header.base_size);
         error_append_hint(errp, "It was replaced or cut off. Bring the right "
                           "one back, or accept this one with 'qemu-img rebase "
                           "-u'; the disk itself is unchanged.\n");
         return -EINVAL;
     }
+    s->accepted_base = base;
     return 0;
-}
-
-int mcs_open_base(BlockDriverState *bs, QDict *options, Error **errp)
-{
-    int ret;
-
-    if (bs->open_flags & BDRV_O_NO_BACKING) {
-        return 0;
-    }
-    bdrv_graph_rdlock_main_loop();
-    ret = base_check_loop(bs, errp);
-    bdrv_graph_rdunlock_main_loop();
-    if (ret < 0) {
-        return ret;
-    }
-    /* The block layer does this after .bdrv_open, and could not be refused */
-    ret = bdrv_open_backing_file(bs, options, "backing", errp);
-    if (ret < 0) {
-        return ret;
-    }
-    bdrv_graph_rdlock_main_loop();
-    ret = bs->backing ? base_check_size(bs, errp) : 0;
-    bdrv_graph_rdunlock_main_loop();
-    return ret;
 }

@@ -121,7 +121,9 @@ static int GRAPH_UNLOCKED mcs_open(BlockDriverState *bs, QDict *options,
 
     ret = mcs_read_options(bs, options, errp);
     if (ret == 0) {
-        ret = mcs_open_base(bs, options, errp);
+        bdrv_graph_rdlock_main_loop();
+        ret = mcs_check_loop(bs, errp);
+        bdrv_graph_rdunlock_main_loop();
     }
     if (ret == 0 && s->layer.pooled) {
         ret = vdisk_pooled_start(&s->layer, errp);
@@ -357,6 +359,7 @@ static BlockDriver bdrv_mcs = {
     .bdrv_close                     = mcs_close,
     .bdrv_reopen_prepare            = mcs_reopen_prepare,
     .bdrv_child_perm                = bdrv_default_perms,
+    .bdrv_check_perm                = mcs_check_perm,
     .bdrv_refresh_limits            = mcs_refresh_limits,
     .bdrv_co_create                 = mcs_co_create,
     .bdrv_co_create_opts            = mcs_co_create_opts,

@@ -11,6 +11,9 @@
 
 typedef struct BDRVMcsState {
     VdiskLayer layer;
+
+    /* Main loop only; to be compared, not to be used: it may be gone */
+    BlockDriverState *accepted_base;
 } BDRVMcsState;
 
 /* create.c */
@@ -33,11 +36,11 @@ bool mcs_same_file(const char *name, const char *other);
 /* Is @base, as the header of @bs would name it, the file of @bs itself? */
 bool GRAPH_RDLOCK mcs_is_own_base(BlockDriverState *bs, const char *base);
 
-/*
- * Open the base that the header names or @options say, and see that it is not
- * the disk itself and has not shrunk. Main loop.
- */
-int GRAPH_UNLOCKED mcs_open_base(BlockDriverState *bs, QDict *options,
-                                 Error **errp);
+/* Refuse a disk that stands on itself, which would open itself for ever */
+int GRAPH_RDLOCK mcs_check_loop(BlockDriverState *bs, Error **errp);
+
+/* Refuse a base that is shorter than it was: another image, or a damaged one */
+int GRAPH_RDLOCK mcs_check_perm(BlockDriverState *bs, uint64_t perm,
+                                uint64_t shared, Error **errp);
 
 #endif /* BLOCK_MCS_H */

@@ -6,8 +6,8 @@
  * its crash argument are in docs/interop/mcs.rst.
  *
  * Lock order: header_lock, flush_gate, hold_lock. Child I/O goes on under the
- * first two, never under hold_lock. A granule hold is not a lock of this list: who holds
- * granules never waits for others, so holds cannot form a circle.
+ * first two, never under hold_lock. A granule hold is not a lock of this list:
+ * who holds granules never waits for others, so holds cannot form a circle.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -46,8 +46,8 @@ typedef struct VdiskLayer {
     /* Read by every request without a lock */
     VdiskMap map;
     int64_t data_offset;
-    int sync_error;                 /* atomic; pooled: lost writes, or 0 */
-    bool unsynced;                  /* atomic; pooled: written since last sync */
+    int sync_error;                 /* atomic; pooled: of the last sync */
+    bool unsynced;                  /* atomic; pooled: written since then */
 
     /* Under hold_lock */
     CoMutex hold_lock;
