@@ -66,18 +66,20 @@ int mcs_check_loop(BlockDriverState *bs, Error **errp)
 
 /*
  * The one callback that sees the base when it is attached and can refuse it.
- * It is called for other changes of the graph too, which must not fail for a
- * base that was accepted.
+ * It is called for other changes of the graph too, which must not fail any more
+ * then: jobs put filters between, or leave a smaller base when they are done.
  */
 int mcs_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
                    Error **errp)
 {
     ERRP_GUARD();
     BDRVMcsState *s = bs->opaque;
-    BlockDriverState *base = bs->backing ? bs->backing->bs : NULL;
+    BlockDriverState *base = bs->backing ? bdrv_skip_filters(bs->backing->bs)
+                                         : NULL;
     int64_t size;
 
-    if (!base || base == s->accepted_base) {
+    /* A filter that a job is about to insert may have no size yet */
+    if (!base || s->base_accepted || (base->drv && base->drv->is_filter)) {
         return 0;
     }
     size = base->total_sectors * BDRV_SECTOR_SIZE;
@@ -90,6 +92,6 @@ int mcs_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
                           "-u'; the disk itself is unchanged.\n");
         return -EINVAL;
     }
-    s->accepted_base = base;
+    s->base_accepted = true;
     return 0;
 }

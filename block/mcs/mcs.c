@@ -343,7 +343,10 @@ mcs_co_invalidate_cache(BlockDriverState *bs, Error **errp)
 /* The next process reads the map from the file */
 static int GRAPH_RDLOCK mcs_inactivate(BlockDriverState *bs)
 {
-    return bdrv_flush(bs);
+    BDRVMcsState *s = bs->opaque;
+
+    /* There is no map in the file: what another process wrote would be ours */
+    return s->layer.pooled ? -ENOTSUP : bdrv_flush(bs);
 }
 
 static BlockDriver bdrv_mcs = {

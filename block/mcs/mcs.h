@@ -12,8 +12,8 @@
 typedef struct BDRVMcsState {
     VdiskLayer layer;
 
-    /* Main loop only; to be compared, not to be used: it may be gone */
-    BlockDriverState *accepted_base;
+    /* Main loop only; the base was compared with the header, once */
+    bool base_accepted;
 } BDRVMcsState;
 
 /* create.c */
