@@ -124,6 +124,22 @@ int coroutine_fn vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero,
     return ret;
 }
 
+/* The map on disk is not known any more: write again all that is not base */
+static void layer_mark_map_dirty(VdiskLayer *l)
+{
+    VdiskState state;
+    uint64_t run;
+
+    for (uint64_t g = 0; g < l->map.granules; g += run) {
+        run = vdisk_map_run(&l->map, g, l->map.granules - g, &state);
+        if (state != VDISK_STATE_BASE) {
+            run = MIN(run, VDISK_MAP_PAGE_GRANULES -
+                           g % VDISK_MAP_PAGE_GRANULES);
+            vdisk_map_mark_dirty(&l->map, g / VDISK_MAP_PAGE_GRANULES);
+        }
+    }
+}
+
 int vdisk_layer_empty(VdiskLayer *l)
 {
     BlockDriverState *bs = l->bs;
@@ -151,6 +167,8 @@ int vdisk_layer_empty(VdiskLayer *l)
         /* Only space: what is left in the data region cannot be read (L5) */
         bdrv_pdiscard(bs->file, l->data_offset, l->header.virtual_size);
         ret = 0;
+    } else {
+        layer_mark_map_dirty(l);
     }
     bdrv_drained_end(bs);
     return ret;

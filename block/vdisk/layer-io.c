@@ -187,6 +187,7 @@ layer_co_write_filled(VdiskLayer *l, int64_t offset, int64_t bytes,
     size_t tail = (last + 1) * VDISK_GRANULE - (offset + bytes);
     uint8_t *buf = qemu_blockalign(l->bs->file->bs, 2 * VDISK_GRANULE);
     uint8_t *last_buf = first == last ? buf : buf + VDISK_GRANULE;
+    void *joined = NULL;
     QEMUIOVector whole;
     int ret = 0;
 
@@ -206,12 +207,20 @@ layer_co_write_filled(VdiskLayer *l, int64_t offset, int64_t bytes,
     if (ret >= 0) {
         qemu_iovec_init(&whole, qiov->niov + 2);
         qemu_iovec_add(&whole, buf, head);
-        qemu_iovec_concat(&whole, qiov, qiov_offset, bytes);
+        if (qiov->niov > IOV_MAX - 2) {
+            /* More pieces than a request may have: make them one */
+            joined = qemu_blockalign(l->bs->file->bs, bytes);
+            qemu_iovec_to_buf(qiov, qiov_offset, joined, bytes);
+            qemu_iovec_add(&whole, joined, bytes);
+        } else {
+            qemu_iovec_concat(&whole, qiov, qiov_offset, bytes);
+        }
         qemu_iovec_add(&whole, last_buf + VDISK_GRANULE - tail, tail);
         BLKDBG_CO_EVENT(l->bs->file, BLKDBG_COW_WRITE);
         ret = bdrv_co_pwritev(l->bs->file, l->data_offset + offset - head,
                               whole.size, &whole, 0);
         qemu_iovec_destroy(&whole);
+        qemu_vfree(joined);
     }
     qemu_vfree(buf);
     return ret;
@@ -249,29 +258,30 @@ int coroutine_fn vdisk_layer_co_pwritev(VdiskLayer *l, int64_t offset,
 {
     uint64_t first = offset / VDISK_GRANULE;
     uint64_t end = vdisk_granules(offset + bytes);
+    int ret;
 
     if (bytes == 0) {
         return 0;
     }
-    if (end > l->map.granules) {
+    if (offset + bytes > l->header.virtual_size) {
         return -ENOSPC;     /* a format on top that tries to grow its file */
     }
-    if (l->pooled) {
-        int lost = qatomic_read(&l->sync_error);
-
-        if (lost < 0) {
-            return lost;
-        }
-        if (!qatomic_read(&l->unsynced)) {
-            qatomic_set(&l->unsynced, true);
-        }
+    ret = qatomic_read(&l->sync_error);
+    if (ret < 0) {
+        return ret;
     }
     if (vdisk_map_all(&l->map, first, end - first, VDISK_STATE_DATA)) {
         BLKDBG_CO_EVENT(l->bs->file, BLKDBG_WRITE_AIO);
-        return bdrv_co_pwritev_part(l->bs->file, l->data_offset + offset,
-                                    bytes, qiov, qiov_offset, 0);
+        ret = bdrv_co_pwritev_part(l->bs->file, l->data_offset + offset,
+                                   bytes, qiov, qiov_offset, 0);
+    } else {
+        ret = layer_co_write_new(l, offset, bytes, qiov, qiov_offset);
     }
-    return layer_co_write_new(l, offset, bytes, qiov, qiov_offset);
+    /* After the write: a sync that began before it does not cover it */
+    if (l->pooled && !qatomic_read(&l->unsynced)) {
+        qatomic_set(&l->unsynced, true);
+    }
+    return ret;
 }
 
 /*

@@ -104,7 +104,7 @@ static int coroutine_fn GRAPH_RDLOCK layer_co_load_map(VdiskLayer *l)
     BlockDriverState *file = l->bs->file->bs;
     int64_t bytes = vdisk_map_pages(&l->map) * VDISK_MAP_PAGE;
     int64_t offset = 0;
-    int64_t n;
+    int64_t hole, n;
     int ret;
 
     while (offset < bytes) {
@@ -117,8 +117,10 @@ static int coroutine_fn GRAPH_RDLOCK layer_co_load_map(VdiskLayer *l)
         if (n == 0) {
             break;      /* end of a file that was cut off */
         }
-        n = MIN(QEMU_ALIGN_UP(offset + n, VDISK_MAP_PAGE), bytes) - offset;
-        if (!(ret & BDRV_BLOCK_ZERO)) {
+        /* A hole may end inside a page: file systems have smaller blocks */
+        hole = ret & BDRV_BLOCK_ZERO ? QEMU_ALIGN_DOWN(n, VDISK_MAP_PAGE) : 0;
+        n = MIN(hole ?: QEMU_ALIGN_UP(n, VDISK_MAP_PAGE), bytes - offset);
+        if (!hole) {
             ret = layer_co_load_range(l, offset, n);
             if (ret < 0) {
                 return ret;
@@ -215,12 +217,14 @@ int coroutine_fn vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp)
 {
     VdiskMap old_map = l->map;
     VdiskHeader old_header = l->header;
+    int old_copy = l->header_copy;
     int ret = layer_co_load(l, flags, errp);
 
     if (ret < 0) {
         /* The node stays, so it must not be left without a map */
         l->map = old_map;
         l->header = old_header;
+        l->header_copy = old_copy;
         return ret;
     }
     vdisk_map_destroy(&old_map);
@@ -271,9 +275,13 @@ int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
 {
     int copy = (l->header_copy + 1) % VDISK_HEADER_COPIES;
     VdiskHeader h = *new;
-    uint8_t *buf = qemu_blockalign(l->bs->file->bs, VDISK_HEADER_BYTES);
+    uint8_t *buf;
     int ret;
 
+    if (l->header.generation == UINT64_MAX) {
+        return -EOVERFLOW;      /* forged; the next would count as older */
+    }
+    buf = qemu_blockalign(l->bs->file->bs, VDISK_HEADER_BYTES);
     h.generation = l->header.generation + 1;
     vdisk_header_encode(&h, buf);
     /*
