@@ -39,18 +39,28 @@ static void pooled_reset(VdiskLayer *l)
 
 void vdisk_pooled_reset_all(void)
 {
+    g_autoptr(GPtrArray) all = g_ptr_array_new();
     VdiskLayer *l;
 
     GLOBAL_STATE_CODE();
+    /* Draining runs what ends jobs and closes nodes: keep ours, and the list */
     QLIST_FOREACH(l, &pooled_layers, pooled_list) {
+        bdrv_ref(l->bs);
+        g_ptr_array_add(all, l);
+    }
+    for (guint i = 0; i < all->len; i++) {
+        BlockDriverState *bs;
+
+        l = g_ptr_array_index(all, i);
+        bs = l->bs;
         /* An inactive one belongs to another process: incoming migration */
-        if (l->bs->open_flags & BDRV_O_INACTIVE) {
-            continue;
+        if (!(bs->open_flags & BDRV_O_INACTIVE)) {
+            if (!l->reset_on_start || l->resets == 0) {
+                pooled_reset(l);
+            }
+            l->resets++;
         }
-        if (!l->reset_on_start || l->resets == 0) {
-            pooled_reset(l);
-        }
-        l->resets++;
+        bdrv_unref(bs);
     }
 }
 
