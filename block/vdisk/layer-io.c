@@ -24,6 +24,8 @@
 #define READ_TASKS      8
 /* Granules held at once to zero or punch: a guest's write waits no longer */
 #define ZERO_SLICE      (16 * MiB)
+/* Looked at for one block status: all of 64 TiB would take a second */
+#define STATUS_SLICE    (256 * GiB)
 
 static void coroutine_fn
 layer_co_hold(VdiskLayer *l, VdiskHold *hold, uint64_t first, uint64_t end)
@@ -358,7 +360,7 @@ int coroutine_fn vdisk_layer_co_block_status(VdiskLayer *l, int64_t offset,
 {
     VdiskState state;
 
-    *pnum = layer_run(l, offset, bytes, &state);
+    *pnum = layer_run(l, offset, MIN(bytes, STATUS_SLICE), &state);
     switch (state) {
     case VDISK_STATE_BASE:
         return 0;
