@@ -6,18 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qemu/cutils.h"
 #include "block/mcs/mcs.h"
-
-bool mcs_same_file(const char *name, const char *other)
-{
-    struct stat a, b;
-
-    strstart(name, "file:", &name);
-    strstart(other, "file:", &other);
-    return stat(name, &a) == 0 && stat(other, &b) == 0 &&
-           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
-}
 
 bool mcs_is_own_base(BlockDriverState *bs, const char *base)
 {
@@ -25,7 +14,7 @@ bool mcs_is_own_base(BlockDriverState *bs, const char *base)
     g_autofree char *name =
         bdrv_get_full_backing_filename_from_filename(file, base, NULL);
 
-    return name && mcs_same_file(name, file);
+    return name && vdisk_same_file(name, file);
 }
 
 /*
@@ -47,7 +36,7 @@ int mcs_check_loop(BlockDriverState *bs, Error **errp)
         return -EINVAL;
     }
     for (BlockDriverState *p = bs; p; p = p->inherits_from) {
-        if (!p->file || !mcs_same_file(name, p->file->bs->filename)) {
+        if (!p->file || !vdisk_same_file(name, p->file->bs->filename)) {
             continue;
         }
         if (p == bs) {

@@ -301,7 +301,7 @@ create_check_early(QDict *qdict, const char *filename, Error **errp)
         if (!base) {
             goto out;
         }
-        if (mcs_same_file(base, filename)) {
+        if (vdisk_same_file(base, filename)) {
             error_setg(errp, "'%s' cannot be its own master image", filename);
             goto out;
         }

@@ -56,8 +56,15 @@ mcs_co_read_base(BlockDriverState *bs, int64_t offset, int64_t bytes,
                                0);
 }
 
+static int GRAPH_UNLOCKED mcs_set_base(BlockDriverState *bs,
+                                       BlockDriverState *image, Error **errp)
+{
+    return bdrv_set_backing_hd(bs, image, errp);
+}
+
 static const VdiskLayerOps mcs_layer_ops = {
     .co_read_base = mcs_co_read_base,
+    .set_base = mcs_set_base,
 };
 
 static int mcs_read_options(BlockDriverState *bs, QDict *options, Error **errp)
@@ -321,6 +328,9 @@ mcs_get_specific_info(BlockDriverState *bs, Error **errp)
     memcpy(uuid.data, h->desktop, sizeof(uuid.data));
     if (!qemu_uuid_is_null(&uuid)) {
         mcs->desktop = qemu_uuid_unparse_strdup(&uuid);
+    }
+    if (h->assigned.name[0]) {
+        mcs->assigned = g_strdup(h->assigned.name);
     }
     info->type = IMAGE_INFO_SPECIFIC_KIND_MCS;
     info->u.mcs.data = mcs;

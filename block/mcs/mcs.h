@@ -27,12 +27,6 @@ mcs_co_create_opts(BlockDriver *drv, const char *filename, QemuOpts *opts,
 
 /* base.c */
 
-/*
- * Is the file @name, which may not exist, the one that @other names? Follows
- * links; false for what is not a local file.
- */
-bool mcs_same_file(const char *name, const char *other);
-
 /* Is @base, as the header of @bs would name it, the file of @bs itself? */
 bool GRAPH_RDLOCK mcs_is_own_base(BlockDriverState *bs, const char *base);
 

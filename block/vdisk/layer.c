@@ -261,12 +261,17 @@ int vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
 
     qemu_coroutine_enter(qemu_coroutine_create(layer_open_entry, &oc));
     BDRV_POLL_WHILE(bs, oc.ret == -EINPROGRESS);
+    if (oc.ret >= 0) {
+        vdisk_node_add(l);
+    }
     return oc.ret;
 }
 
 void vdisk_layer_close(VdiskLayer *l)
 {
     assert(QLIST_EMPTY(&l->holds));
+    vdisk_node_remove(l);
+    vdisk_assign_release(l);
     vdisk_map_destroy(&l->map);
 }
 
@@ -298,6 +303,38 @@ int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
     }
     qemu_vfree(buf);
     return ret;
+}
+
+typedef struct LayerHeaderCo {
+    VdiskLayer *l;
+    VdiskHeaderChange *change;
+    const void *opaque;
+    int ret;
+} LayerHeaderCo;
+
+static void coroutine_fn layer_header_entry(void *opaque)
+{
+    LayerHeaderCo *hc = opaque;
+    VdiskHeader h;
+
+    GRAPH_RDLOCK_GUARD();
+    qemu_co_mutex_lock(&hc->l->header_lock);
+    h = hc->l->header;
+    hc->change(&h, hc->opaque);
+    hc->ret = vdisk_layer_co_set_header(hc->l, &h);
+    qemu_co_mutex_unlock(&hc->l->header_lock);
+}
+
+int vdisk_layer_change_header(VdiskLayer *l, VdiskHeaderChange *change,
+                              const void *opaque)
+{
+    LayerHeaderCo hc = {
+        .l = l, .change = change, .opaque = opaque, .ret = -EINPROGRESS,
+    };
+
+    qemu_coroutine_enter(qemu_coroutine_create(layer_header_entry, &hc));
+    BDRV_POLL_WHILE(l->bs, hc.ret == -EINPROGRESS);
+    return hc.ret;
 }
 
 /*

@@ -29,6 +29,13 @@ typedef struct VdiskLayerOps {
     int coroutine_fn GRAPH_RDLOCK_PTR
     (*co_read_base)(BlockDriverState *bs, int64_t offset, int64_t bytes,
                     QEMUIOVector *qiov, size_t qiov_offset);
+
+    /*
+     * Read from @image instead from now on. Main loop; the node is idle or
+     * drained. The caller keeps its reference to @image.
+     */
+    int GRAPH_UNLOCKED_PTR
+    (*set_base)(BlockDriverState *bs, BlockDriverState *image, Error **errp);
 } VdiskLayerOps;
 
 typedef struct VdiskLayer {
@@ -61,7 +68,8 @@ typedef struct VdiskLayer {
     unsigned resets;                /* of the system, that this layer saw */
     QEMUTimer *sync_timer;          /* pooled, else NULL */
     Error *migration_blocker;
-    QLIST_ENTRY(VdiskLayer) pooled_list;
+    BlockDriverState *assigned_bs;  /* the assigned image, if it is open */
+    QLIST_ENTRY(VdiskLayer) nodes;
 } VdiskLayer;
 
 /* Granules held against everybody who would change their state */
@@ -97,6 +105,13 @@ vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp);
  */
 int coroutine_fn GRAPH_RDLOCK
 vdisk_layer_co_set_header(VdiskLayer *l, const VdiskHeader *new);
+
+typedef void VdiskHeaderChange(VdiskHeader *h, const void *opaque);
+
+/* Change the header, durably. From the main loop, not in a coroutine. */
+int GRAPH_UNLOCKED
+vdisk_layer_change_header(VdiskLayer *l, VdiskHeaderChange *change,
+                          const void *opaque);
 
 /* Make everything that was written before the call durable (L1, L2) */
 int coroutine_fn GRAPH_RDLOCK vdisk_layer_co_flush(VdiskLayer *l);
@@ -139,6 +154,36 @@ int GRAPH_RDLOCK vdisk_layer_empty(VdiskLayer *l);
 int coroutine_fn GRAPH_RDLOCK
 vdisk_layer_co_check(VdiskLayer *l, BdrvCheckResult *result,
                      BdrvCheckMode fix);
+
+/* node.c: the vDisks that are open in this process; main loop only */
+
+void vdisk_node_add(VdiskLayer *l);
+void vdisk_node_remove(VdiskLayer *l);
+
+/* The first one after NULL, NULL after the last one */
+VdiskLayer *vdisk_node_next(VdiskLayer *l);
+VdiskLayer *vdisk_node_find(const char *node_name, Error **errp);
+
+/*
+ * Do both names lead to one local file? False for what is not a local file, or
+ * not there.
+ */
+bool vdisk_same_file(const char *name, const char *other);
+
+/* assign.c: the image that a pooled vDisk takes at a reset; main loop only */
+
+bool GRAPH_UNLOCKED vdisk_assign(VdiskLayer *l, const char *name,
+                                 const char *format, Error **errp);
+bool GRAPH_UNLOCKED vdisk_unassign(VdiskLayer *l, Error **errp);
+
+/*
+ * Take the assigned image, if there is one. False if the disk stays on the
+ * image that it has; if that is a failure, an event has told so.
+ */
+bool GRAPH_UNLOCKED vdisk_take_assigned(VdiskLayer *l);
+
+/* Close the assigned image; the header keeps the assignment */
+void GRAPH_UNLOCKED vdisk_assign_release(VdiskLayer *l);
 
 /* pooled.c: what makes a layer forget */
 

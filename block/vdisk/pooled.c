@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-vdisk.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "block/vdisk/layer.h"
@@ -15,9 +16,14 @@
 /* As long as Linux keeps dirty pages by default (vm.dirty_expire_centisecs) */
 #define SYNC_INTERVAL_MS    30000
 
-/* Main loop only */
-static QLIST_HEAD(, VdiskLayer) pooled_layers =
-    QLIST_HEAD_INITIALIZER(pooled_layers);
+static void pooled_tell(VdiskLayer *l, bool switched)
+{
+    VdiskImageName *base = &l->header.base;
+    VdiskImage image = { .filename = base->name, .format = base->format };
+
+    qapi_event_send_vdisk_reset(bdrv_get_node_name(l->bs), switched,
+                                base->name[0] ? &image : NULL);
+}
 
 /*
  * A reset takes as long as clearing the map, whatever was written: what is
@@ -26,6 +32,7 @@ static QLIST_HEAD(, VdiskLayer) pooled_layers =
 static void pooled_reset(VdiskLayer *l)
 {
     BlockDriverState *bs = l->bs;
+    bool switched = vdisk_take_assigned(l);
 
     bdrv_drained_begin(bs);
     vdisk_map_clear(&l->map);
@@ -35,24 +42,25 @@ static void pooled_reset(VdiskLayer *l)
     bdrv_set_dirty(bs, 0, bs->total_sectors * BDRV_SECTOR_SIZE);
     bdrv_drained_end(bs);
     trace_vdisk_pooled_reset(bs, bdrv_get_node_name(bs));
+    pooled_tell(l, switched);
 }
 
 void vdisk_pooled_reset_all(void)
 {
     g_autoptr(GPtrArray) all = g_ptr_array_new();
-    VdiskLayer *l;
 
     GLOBAL_STATE_CODE();
     /* Draining runs what ends jobs and closes nodes: keep ours, and the list */
-    QLIST_FOREACH(l, &pooled_layers, pooled_list) {
-        bdrv_ref(l->bs);
-        g_ptr_array_add(all, l);
+    for (VdiskLayer *l = vdisk_node_next(NULL); l; l = vdisk_node_next(l)) {
+        if (l->pooled) {
+            bdrv_ref(l->bs);
+            g_ptr_array_add(all, l);
+        }
     }
     for (guint i = 0; i < all->len; i++) {
-        BlockDriverState *bs;
+        VdiskLayer *l = g_ptr_array_index(all, i);
+        BlockDriverState *bs = l->bs;
 
-        l = g_ptr_array_index(all, i);
-        bs = l->bs;
         /* An inactive one belongs to another process: incoming migration */
         if (!(bs->open_flags & BDRV_O_INACTIVE)) {
             if (!l->reset_on_start || l->resets == 0) {
@@ -110,7 +118,6 @@ int vdisk_pooled_start(VdiskLayer *l, Error **errp)
         return -EBUSY;
     }
     vdisk_reset_register();
-    QLIST_INSERT_HEAD(&pooled_layers, l, pooled_list);
     l->sync_timer = timer_new_ms(QEMU_CLOCK_REALTIME, pooled_sync_timer, l);
     timer_mod(l->sync_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
                              SYNC_INTERVAL_MS);
@@ -123,7 +130,6 @@ void vdisk_pooled_stop(VdiskLayer *l)
     if (!l->sync_timer) {
         return;
     }
-    QLIST_REMOVE(l, pooled_list);
     timer_free(l->sync_timer);
     l->sync_timer = NULL;
     migrate_del_blocker(&l->migration_blocker);
