@@ -15,7 +15,9 @@ import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-BUILD = pathlib.Path(os.environ.get("DESKCAST_BUILD") or TOP / "build" / "qemu")
+BUILD = pathlib.Path(os.environ.get("DESKCAST_BUILD") or TOP / "build")
+if (BUILD / "qemu").is_dir():
+    BUILD = BUILD / "qemu"
 QEMU_IMG = BUILD / "qemu-img"
 QEMU = BUILD / "qemu-system-x86_64"
 

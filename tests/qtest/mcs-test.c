@@ -15,6 +15,7 @@
 #include "qemu/bswap.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
+#include "qobject/qlist.h"
 #include "standard-headers/linux/virtio_blk.h"
 #include "standard-headers/linux/virtio_ids.h"
 
@@ -501,6 +502,14 @@ static void test_hotplug(void)
     qtest_shutdown(qs);
 }
 
+static void add_inactive_node(QTestState *qts, const char *name)
+{
+    qtest_qmp_assert_success(qts, "{'execute': 'blockdev-add', 'arguments': "
+                             "{'driver': 'mcs', 'node-name': 'a', "
+                             "'active': false, 'file': {'driver': 'file', "
+                             "'filename': %s}}}", name);
+}
+
 static void set_active(QTestState *qts, bool active)
 {
     qtest_qmp_assert_success(qts, "{'execute': 'blockdev-set-active', "
@@ -508,27 +517,47 @@ static void set_active(QTestState *qts, bool active)
                              active);
 }
 
-/* The file of an inactive node belongs to another process */
+/* Resets that the one vDisk has seen */
+static int64_t resets(QTestState *qts)
+{
+    QDict *answer = qtest_qmp(qts, "{'execute': 'query-vdisks'}");
+    QDict *disk = qobject_to(QDict, qlist_peek(qdict_get_qlist(answer,
+                                                               "return")));
+    int64_t n = qdict_get_int(disk, "resets");
+
+    qobject_unref(answer);
+    return n;
+}
+
+/*
+ * The file of an inactive node belongs to another process. A pooled disk that
+ * was active does not become inactive: nobody else could have its map.
+ */
 static void test_inactive(void)
 {
     g_autofree char *path = NULL;
-    g_autofree char *reply = NULL;
+    QDict *answer;
     QOSState *qs;
     Disk d;
 
     make_disk("a.mcs", "pooled");
     path = image("a.mcs");
     qs = qtest_pc_boot("-nodefaults");
-    add_node(qs->qts, "a", path);
-    reply = qtest_hmp(qs->qts, "qemu-io a \"write -q -P 0x22 0 64k\"");
-    set_active(qs->qts, false);
+    add_inactive_node(qs->qts, path);
     system_reset(qs);
+    g_assert_cmpint(resets(qs->qts), ==, 0);
     set_active(qs->qts, true);
+    answer = qtest_qmp(qs->qts, "{'execute': 'blockdev-set-active', "
+                       "'arguments': {'node-name': 'a', 'active': false}}");
+    g_assert(qdict_haskey(answer, "error"));
+    qobject_unref(answer);
     qtest_qmp_device_add(qs->qts, "virtio-blk-pci", "dev-a",
                          "{'drive': 'a', 'addr': '6.0'}");
     d = disk_open(qs, SLOT_B);
+    disk_write(&d, 0, 64 * KiB, 0x22);
     disk_expect(&d, 0, 64 * KiB, 0x22);
     disk_reset(&d);
+    g_assert_cmpint(resets(qs->qts), ==, 1);
     disk_expect(&d, 0, 64 * KiB, BASE_BYTE);
     disk_stop(&d);
     qtest_shutdown(qs);
