@@ -38,7 +38,7 @@ static void pooled_reset(VdiskLayer *l)
     vdisk_map_clear(&l->map);
     qatomic_set(&l->sync_error, 0);
     qatomic_set(&l->unsynced, false);
-    /* The content changes without a write: a mirror has to copy it again */
+    /* The content changes without a write: for bitmaps on this very node */
     bdrv_set_dirty(bs, 0, bs->total_sectors * BDRV_SECTOR_SIZE);
     bdrv_drained_end(bs);
     trace_vdisk_pooled_reset(bs, bdrv_get_node_name(bs));
