@@ -9,6 +9,7 @@
 #include "qapi/qapi-events-vdisk.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "block/blockjob.h"
 #include "block/vdisk/layer.h"
 #include "migration/blocker.h"
 #include "trace.h"
@@ -25,6 +26,48 @@ static void pooled_tell(VdiskLayer *l, bool switched)
                                 base->name[0] ? &image : NULL);
 }
 
+static bool GRAPH_RDLOCK job_uses(BlockJob *job, BlockDriverState *bs)
+{
+    for (GSList *el = job->nodes; el; el = el->next) {
+        BdrvChild *child = el->data;
+
+        if (bdrv_skip_filters(child->bs) == bs) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Called with the job lock held */
+static BlockJob * GRAPH_RDLOCK job_to_end_locked(BlockDriverState *bs)
+{
+    BlockJob *job = NULL;
+
+    while ((job = block_job_next_locked(job))) {
+        if (job_uses(job, bs) && !job_is_cancelled_locked(&job->job) &&
+            !job_is_completed_locked(&job->job)) {
+            return job;
+        }
+    }
+    return NULL;
+}
+
+/*
+ * A job does not see that the content changes without a write: a mirror or
+ * backup would end up as part of two sessions, and hand on what is forgotten;
+ * a stream would drop the base for blocks that are gone (L5).
+ */
+static void end_jobs(BlockDriverState *bs)
+{
+    BlockJob *job;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    JOB_LOCK_GUARD();
+    while ((job = job_to_end_locked(bs))) {
+        job_cancel_locked(&job->job, true);
+    }
+}
+
 /*
  * A reset takes as long as clearing the map, whatever was written: what is
  * left in the data region cannot be read (L5).
@@ -32,8 +75,10 @@ static void pooled_tell(VdiskLayer *l, bool switched)
 static void pooled_reset(VdiskLayer *l)
 {
     BlockDriverState *bs = l->bs;
-    bool switched = vdisk_take_assigned(l);
+    bool switched;
 
+    end_jobs(bs);
+    switched = vdisk_take_assigned(l);
     bdrv_drained_begin(bs);
     vdisk_map_clear(&l->map);
     qatomic_set(&l->sync_error, 0);
