@@ -14,7 +14,6 @@
 #include "qemu/error-report.h"
 #include "qemu/module.h"
 #include "qemu/option.h"
-#include "qemu/uuid.h"
 #include "qobject/qdict.h"
 #include "block/mcs/mcs.h"
 
@@ -321,14 +320,10 @@ mcs_get_specific_info(BlockDriverState *bs, Error **errp)
     VdiskHeader *h = &s->layer.header;
     ImageInfoSpecific *info = g_new0(ImageInfoSpecific, 1);
     ImageInfoSpecificMcs *mcs = g_new0(ImageInfoSpecificMcs, 1);
-    QemuUUID uuid;
 
     mcs->lifetime = s->layer.pooled ? MCS_LIFETIME_POOLED :
                                       MCS_LIFETIME_DEDICATED;
-    memcpy(uuid.data, h->desktop, sizeof(uuid.data));
-    if (!qemu_uuid_is_null(&uuid)) {
-        mcs->desktop = qemu_uuid_unparse_strdup(&uuid);
-    }
+    mcs->desktop = vdisk_desktop(&s->layer);
     if (h->assigned.name[0]) {
         mcs->assigned = g_strdup(h->assigned.name);
     }

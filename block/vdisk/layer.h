@@ -170,6 +170,9 @@ VdiskLayer *vdisk_node_find(const char *node_name, Error **errp);
  */
 bool vdisk_same_file(const char *name, const char *other);
 
+/* UUID of the desktop that the disk belongs to, to be freed; NULL if none */
+char *vdisk_desktop(const VdiskLayer *l);
+
 /* assign.c: the image that a pooled vDisk takes at a reset; main loop only */
 
 bool GRAPH_UNLOCKED vdisk_assign(VdiskLayer *l, const char *name,

@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/main-loop.h"
+#include "qemu/uuid.h"
 #include "block/vdisk/layer.h"
 
 /* Main loop only */
@@ -44,6 +45,14 @@ VdiskLayer *vdisk_node_find(const char *node_name, Error **errp)
         error_setg(errp, "There is no block node '%s'", node_name);
     }
     return NULL;
+}
+
+char *vdisk_desktop(const VdiskLayer *l)
+{
+    QemuUUID uuid;
+
+    memcpy(uuid.data, l->header.desktop, sizeof(uuid.data));
+    return qemu_uuid_is_null(&uuid) ? NULL : qemu_uuid_unparse_strdup(&uuid);
 }
 
 bool vdisk_same_file(const char *name, const char *other)

@@ -7,7 +7,6 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-vdisk.h"
-#include "qemu/uuid.h"
 #include "block/vdisk/layer.h"
 
 static VdiskImage *image_info(const VdiskImageName *image)
@@ -27,15 +26,11 @@ static VdiskInfo * GRAPH_RDLOCK vdisk_info(VdiskLayer *l)
 {
     VdiskInfo *info = g_new0(VdiskInfo, 1);
     const VdiskHeader *h = &l->header;
-    QemuUUID uuid;
 
     info->node_name = g_strdup(bdrv_get_node_name(l->bs));
     info->driver = BLOCKDEV_DRIVER_MCS;
     info->lifetime = l->pooled ? MCS_LIFETIME_POOLED : MCS_LIFETIME_DEDICATED;
-    memcpy(uuid.data, h->desktop, sizeof(uuid.data));
-    if (!qemu_uuid_is_null(&uuid)) {
-        info->desktop = qemu_uuid_unparse_strdup(&uuid);
-    }
+    info->desktop = vdisk_desktop(l);
     info->virtual_size = h->virtual_size;
     info->image = image_info(&h->base);
     info->assigned = image_info(&h->assigned);

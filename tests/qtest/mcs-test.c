@@ -536,7 +536,6 @@ static int64_t resets(QTestState *qts)
 static void test_inactive(void)
 {
     g_autofree char *path = NULL;
-    QDict *answer;
     QOSState *qs;
     Disk d;
 
@@ -547,10 +546,11 @@ static void test_inactive(void)
     system_reset(qs);
     g_assert_cmpint(resets(qs->qts), ==, 0);
     set_active(qs->qts, true);
-    answer = qtest_qmp(qs->qts, "{'execute': 'blockdev-set-active', "
-                       "'arguments': {'node-name': 'a', 'active': false}}");
-    g_assert(qdict_haskey(answer, "error"));
-    qobject_unref(answer);
+    expect_error(qs->qts,
+                 qtest_qmp(qs->qts, "{'execute': 'blockdev-set-active', "
+                           "'arguments': {'node-name': 'a', "
+                           "'active': false}}"),
+                 "Failed to inactivate node");
     qtest_qmp_device_add(qs->qts, "virtio-blk-pci", "dev-a",
                          "{'drive': 'a', 'addr': '6.0'}");
     d = disk_open(qs, SLOT_B);
