@@ -1,5 +1,5 @@
 /*
- * Tools have no system that could be reset
+ * Tools have no system that could be reset, and no migration
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -9,4 +9,14 @@
 
 void vdisk_reset_register(void)
 {
+}
+
+bool vdisk_saved_received(const uint8_t *token)
+{
+    return false;
+}
+
+bool vdisk_is_migrating(void)
+{
+    return false;
 }

@@ -16,8 +16,11 @@
 #include "qemu/option.h"
 #include "qobject/qdict.h"
 #include "block/mcs/mcs.h"
+#include "system/runstate.h"
 
-#define MCS_OPT_RESET_ON    "reset-on"
+#define MCS_OPT_RESET_ON            "reset-on"
+#define MCS_OPT_WRITE_CACHE_RAM     "write-cache-ram"
+#define MCS_OPT_KEEP_SPACE          "keep-space"
 
 static const char *const mcs_strong_runtime_opts[] = {
     MCS_OPT_RESET_ON,
@@ -33,6 +36,18 @@ static QemuOptsList mcs_runtime_opts = {
             .type = QEMU_OPT_STRING,
             .help = "Resets at which a pooled disk forgets: 'reboot' for all, "
                     "'start' for the first of the process only",
+        },
+        {
+            .name = MCS_OPT_WRITE_CACHE_RAM,
+            .type = QEMU_OPT_SIZE,
+            .help = "Memory in which a pooled disk keeps what was written "
+                    "last (default: 0)",
+        },
+        {
+            .name = MCS_OPT_KEEP_SPACE,
+            .type = QEMU_OPT_BOOL,
+            .help = "Keep the space of the last session for the next one "
+                    "(default: off)",
         },
         { /* end of list */ }
     },
@@ -66,23 +81,41 @@ static const VdiskLayerOps mcs_layer_ops = {
     .set_base = mcs_set_base,
 };
 
+/* Options that only a pooled disk has a use for */
+static bool mcs_read_pooled_options(VdiskLayer *l, QemuOpts *opts,
+                                    Error **errp)
+{
+    uint64_t ram = qemu_opt_get_size(opts, MCS_OPT_WRITE_CACHE_RAM, 0);
+    Error *err = NULL;
+    int value = qapi_enum_parse(&VdiskResetOn_lookup,
+                                qemu_opt_get(opts, MCS_OPT_RESET_ON),
+                                VDISK_RESET_ON_REBOOT, &err);
+
+    if (err) {
+        error_propagate(errp, err);
+        return false;
+    }
+    l->reset_on_start = value == VDISK_RESET_ON_START;
+    l->keep_space = qemu_opt_get_bool(opts, MCS_OPT_KEEP_SPACE, false);
+    if (ram && !l->pooled) {
+        error_setg(errp, "A dedicated disk keeps what was written in its file, "
+                   "so it cannot have a write-cache-ram");
+        return false;
+    }
+    return ram == 0 || (vdisk_tier_size_valid(ram, errp) &&
+                        vdisk_tier_open(l, ram, errp));
+}
+
 static int mcs_read_options(BlockDriverState *bs, QDict *options, Error **errp)
 {
     BDRVMcsState *s = bs->opaque;
     QemuOpts *opts = qemu_opts_create(&mcs_runtime_opts, NULL, 0,
                                       &error_abort);
-    Error *err = NULL;
-    int value = -1;
+    bool ok = qemu_opts_absorb_qdict(opts, options, errp) &&
+              mcs_read_pooled_options(&s->layer, opts, errp);
 
-    if (qemu_opts_absorb_qdict(opts, options, errp)) {
-        value = qapi_enum_parse(&VdiskResetOn_lookup,
-                                qemu_opt_get(opts, MCS_OPT_RESET_ON),
-                                VDISK_RESET_ON_REBOOT, &err);
-        error_propagate(errp, err);
-        s->layer.reset_on_start = value == VDISK_RESET_ON_START;
-    }
     qemu_opts_del(opts);
-    return value < 0 || err ? -EINVAL : 0;
+    return ok ? 0 : -EINVAL;
 }
 
 /* Tell the block layer what the header says */
@@ -131,13 +164,16 @@ static int GRAPH_UNLOCKED mcs_open(BlockDriverState *bs, QDict *options,
         ret = mcs_check_loop(bs, errp);
         bdrv_graph_rdunlock_main_loop();
     }
-    if (ret == 0 && s->layer.pooled) {
-        ret = vdisk_pooled_start(&s->layer, errp);
-    }
     if (ret < 0) {
         mcs_close(bs);
+        return ret;
     }
-    return ret;
+    if (s->layer.pooled) {
+        s->layer.incoming = (flags & BDRV_O_INACTIVE) &&
+                            runstate_check(RUN_STATE_INMIGRATE);
+        vdisk_pooled_start(&s->layer);
+    }
+    return 0;
 }
 
 static int mcs_reopen_prepare(BDRVReopenState *state,
@@ -278,7 +314,9 @@ mcs_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
         pstrcpy(h.base.format, sizeof(h.base.format), backing_fmt);
     }
     h.base_size = 0;    /* not known until it is opened */
+    memset(h.token, 0, sizeof(h.token));    /* it moves on */
     ret = vdisk_layer_co_set_header(&s->layer, &h);
+    vdisk_saved_loaded(&s->layer);
     qemu_co_mutex_unlock(&s->layer.header_lock);
     return ret;
 }
@@ -338,9 +376,7 @@ mcs_co_invalidate_cache(BlockDriverState *bs, Error **errp)
 {
     BDRVMcsState *s = bs->opaque;
 
-    /* A pooled disk's map is in this process alone */
-    if (!s->layer.pooled &&
-        vdisk_layer_co_reload(&s->layer, bs->open_flags, errp) == 0) {
+    if (vdisk_layer_co_reload(&s->layer, bs->open_flags, errp) == 0) {
         mcs_publish_header(bs);
     }
 }
@@ -350,8 +386,10 @@ static int GRAPH_RDLOCK mcs_inactivate(BlockDriverState *bs)
 {
     BDRVMcsState *s = bs->opaque;
 
-    /* There is no map in the file: what another process wrote would be ours */
-    return s->layer.pooled ? -ENOTSUP : bdrv_flush(bs);
+    if (s->layer.pooled && !bdrv_is_read_only(bs)) {
+        return vdisk_saved_suspend(&s->layer);
+    }
+    return bdrv_flush(bs);
 }
 
 static BlockDriver bdrv_mcs = {

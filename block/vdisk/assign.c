@@ -220,6 +220,7 @@ static void header_set_taken(VdiskHeader *h, const void *opaque)
 {
     h->base = h->assigned;
     h->base_size = *(const int64_t *)opaque;
+    memset(h->token, 0, sizeof(h->token));
     memset(&h->assigned, 0, sizeof(h->assigned));
 }
 
@@ -249,6 +250,9 @@ bool vdisk_take_assigned(VdiskLayer *l)
 
     if (!l->header.assigned.name[0] || bdrv_is_read_only(l->bs)) {
         return false;
+    }
+    if (vdisk_is_migrating()) {
+        return false;   /* the destination has the present image open */
     }
     name = g_memdup2(&l->header.assigned, sizeof(*name));
     if (!image) {

@@ -41,7 +41,7 @@ typedef struct QEMU_PACKED DiskHeader {
     uint32_t lifetime;
     uint32_t reserved;
     uint8_t desktop[16];
-    uint8_t token[16];
+    uint8_t token[VDISK_TOKEN_BYTES];
     uint64_t base_size;
     uint8_t reserved2[104];
     char base_format[VDISK_FORMAT_BYTES];

@@ -20,6 +20,7 @@
 #define VDISK_HEADER_COPIES     2
 #define VDISK_NAME_BYTES        1024    /* with its NUL; qcow2's limit */
 #define VDISK_FORMAT_BYTES      32
+#define VDISK_TOKEN_BYTES       16
 #define VDISK_MAX_SIZE          (INT64_C(1) << 62)
 
 typedef enum VdiskRole {
@@ -51,7 +52,7 @@ typedef struct VdiskHeader {
     VdiskRole role;
     VdiskLifetime lifetime;
     uint8_t desktop[16];        /* UUID, zero if none */
-    uint8_t token[16];          /* of the saved state the map belongs to */
+    uint8_t token[VDISK_TOKEN_BYTES];   /* of the saved state the map belongs to */
     uint64_t base_size;         /* virtual, when named; 0: not known */
     VdiskImageName base;
     VdiskImageName assigned;

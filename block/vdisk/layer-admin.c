@@ -82,6 +82,7 @@ layer_co_grow_locked(VdiskLayer *l, int64_t size, bool zero, Error **errp)
     int ret;
 
     new.virtual_size = size;
+    memset(new.token, 0, sizeof(new.token));    /* it moves on */
     if (!QEMU_IS_ALIGNED(size, BDRV_SECTOR_SIZE)) {
         error_setg(errp, "The size must be a multiple of 512 bytes");
         return -EINVAL;
@@ -109,6 +110,8 @@ layer_co_grow_locked(VdiskLayer *l, int64_t size, bool zero, Error **errp)
     if (ret < 0) {
         l->header.virtual_size = old.virtual_size;
         error_setg_errno(errp, -ret, "Could not grow the disk");
+    } else {
+        vdisk_saved_loaded(l);
     }
     return ret;
 }
@@ -124,8 +127,7 @@ int coroutine_fn vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero,
     return ret;
 }
 
-/* The map on disk is not known any more: write again all that is not base */
-static void layer_mark_map_dirty(VdiskLayer *l)
+void vdisk_layer_mark_map_dirty(VdiskLayer *l)
 {
     VdiskState state;
     uint64_t run;
@@ -151,7 +153,9 @@ int vdisk_layer_empty(VdiskLayer *l)
      * them: the write would be lost.
      */
     bdrv_drained_begin(bs);
-    if (!l->pooled) {
+    if (l->pooled) {
+        ret = vdisk_saved_forget(l);
+    } else {
         /*
          * The base has everything durably by now, so whichever bits of the
          * map a crash leaves, they read the same.
@@ -163,12 +167,13 @@ int vdisk_layer_empty(VdiskLayer *l)
         }
     }
     if (ret >= 0) {
+        vdisk_tier_clear(l);
         vdisk_map_clear(&l->map);
         /* Only space: what is left in the data region cannot be read (L5) */
         bdrv_pdiscard(bs->file, l->data_offset, l->header.virtual_size);
         ret = 0;
     } else {
-        layer_mark_map_dirty(l);
+        vdisk_layer_mark_map_dirty(l);
     }
     bdrv_drained_end(bs);
     return ret;

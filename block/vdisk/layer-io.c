@@ -18,6 +18,7 @@
 #include "qemu/units.h"
 #include "block/aio_task.h"
 #include "block/vdisk/layer.h"
+#include "block/vdisk/tier.h"
 #include "trace.h"
 
 /* Runs of a fragmented request that are read at once, as qcow2 does */
@@ -27,8 +28,8 @@
 /* Looked at for one block status: all of 64 TiB would take a second */
 #define STATUS_SLICE    (256 * GiB)
 
-static void coroutine_fn
-layer_co_hold(VdiskLayer *l, VdiskHold *hold, uint64_t first, uint64_t end)
+void coroutine_fn vdisk_layer_co_hold(VdiskLayer *l, VdiskHold *hold,
+                                      uint64_t first, uint64_t end)
 {
     int64_t offset = first * VDISK_GRANULE;
     int64_t bytes = (end - first) * VDISK_GRANULE;
@@ -39,14 +40,14 @@ layer_co_hold(VdiskLayer *l, VdiskHold *hold, uint64_t first, uint64_t end)
     qemu_co_mutex_unlock(&l->hold_lock);
 }
 
-static void coroutine_fn layer_co_release(VdiskLayer *l, VdiskHold *hold)
+void coroutine_fn vdisk_layer_co_release(VdiskLayer *l, VdiskHold *hold)
 {
     qemu_co_mutex_lock(&l->hold_lock);
     reqlist_remove_req(&hold->req);
     qemu_co_mutex_unlock(&l->hold_lock);
 }
 
-/* Length of the part of the request that is read from one place */
+/* Length of the part of the request that is in one state */
 static int64_t layer_run(VdiskLayer *l, int64_t offset, int64_t bytes,
                          VdiskState *state)
 {
@@ -57,25 +58,74 @@ static int64_t layer_run(VdiskLayer *l, int64_t offset, int64_t bytes,
     return MIN(bytes, (int64_t)((first + run) * VDISK_GRANULE) - offset);
 }
 
+/* The same, and in one place: the tier or the file */
+static int64_t layer_read_run(VdiskLayer *l, int64_t offset, int64_t bytes,
+                              VdiskState *state)
+{
+    int64_t run = layer_run(l, offset, bytes, state);
+    uint64_t first = offset / VDISK_GRANULE;
+
+    if (l->tier && *state == VDISK_STATE_DATA) {
+        uint64_t n = vdisk_tier_run(l, first,
+                                    vdisk_granules(offset + run) - first);
+
+        run = MIN(run, (int64_t)((first + n) * VDISK_GRANULE) - offset);
+    }
+    return run;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_read_file(VdiskLayer *l, int64_t offset, int64_t bytes,
+                   QEMUIOVector *qiov, size_t qiov_offset)
+{
+    /* After lost writes the file may hold anything, old data too (L6) */
+    int lost = qatomic_read(&l->sync_error);
+
+    if (lost < 0) {
+        return lost;
+    }
+    BLKDBG_CO_EVENT(l->bs->file, BLKDBG_READ_AIO);
+    return bdrv_co_preadv_part(l->bs->file, l->data_offset + offset, bytes,
+                               qiov, qiov_offset, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_read_tier(VdiskLayer *l, int64_t offset, int64_t bytes,
+                   QEMUIOVector *qiov, size_t qiov_offset)
+{
+    VdiskPlace place;
+    int ret = 0;
+
+    while (bytes > 0 && ret >= 0) {
+        int64_t n = vdisk_tier_read(l, offset, bytes, qiov, qiov_offset,
+                                    &place);
+
+        if (place == VDISK_PLACE_CHANGED) {
+            return vdisk_layer_co_preadv(l, offset, bytes, qiov, qiov_offset);
+        }
+        if (place == VDISK_PLACE_FILE) {
+            ret = layer_co_read_file(l, offset, n, qiov, qiov_offset);
+        }
+        offset += n;
+        qiov_offset += n;
+        bytes -= n;
+    }
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK
 layer_co_read_run(VdiskLayer *l, VdiskState state, int64_t offset,
                   int64_t bytes, QEMUIOVector *qiov, size_t qiov_offset)
 {
-    int lost;
-
     switch (state) {
     case VDISK_STATE_BASE:
         BLKDBG_CO_EVENT(l->bs->file, BLKDBG_READ_BACKING_AIO);
         return l->ops->co_read_base(l->bs, offset, bytes, qiov, qiov_offset);
     case VDISK_STATE_DATA:
-        /* After lost writes the file may hold anything, old data too (L6) */
-        lost = qatomic_read(&l->sync_error);
-        if (lost < 0) {
-            return lost;
+        if (l->tier) {
+            return layer_co_read_tier(l, offset, bytes, qiov, qiov_offset);
         }
-        BLKDBG_CO_EVENT(l->bs->file, BLKDBG_READ_AIO);
-        return bdrv_co_preadv_part(l->bs->file, l->data_offset + offset, bytes,
-                                   qiov, qiov_offset, 0);
+        return layer_co_read_file(l, offset, bytes, qiov, qiov_offset);
     case VDISK_STATE_ZERO:
         qemu_iovec_memset(qiov, qiov_offset, 0, bytes);
         return 0;
@@ -113,7 +163,7 @@ layer_co_read_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
     while (bytes > 0 && aio_task_pool_status(pool) == 0) {
         LayerReadTask *t = g_new(LayerReadTask, 1);
         VdiskState state;
-        int64_t run = layer_run(l, offset, bytes, &state);
+        int64_t run = layer_read_run(l, offset, bytes, &state);
 
         *t = (LayerReadTask) {
             .task.func = layer_co_read_task,
@@ -144,10 +194,39 @@ int coroutine_fn vdisk_layer_co_preadv(VdiskLayer *l, int64_t offset,
     if (bytes == 0) {
         return 0;
     }
-    if (layer_run(l, offset, bytes, &state) == bytes) {
+    vdisk_note_guest(l);
+    if (layer_read_run(l, offset, bytes, &state) == bytes) {
         return layer_co_read_run(l, state, offset, bytes, qiov, qiov_offset);
     }
     return layer_co_read_runs(l, offset, bytes, qiov, qiov_offset);
+}
+
+/*
+ * Write into the tier what it has room for, the rest into the file. Granules
+ * that are not in state data are held by the caller and covered whole.
+ */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_write_data(VdiskLayer *l, int64_t offset, int64_t bytes,
+                    QEMUIOVector *qiov, size_t qiov_offset)
+{
+    int ret = 0;
+
+    while (bytes > 0 && ret >= 0) {
+        VdiskPlace place = VDISK_PLACE_FILE;
+        int64_t n = bytes;
+
+        if (l->tier) {
+            n = vdisk_tier_write(l, offset, bytes, qiov, qiov_offset, &place);
+        }
+        if (place == VDISK_PLACE_FILE) {
+            ret = bdrv_co_pwritev_part(l->bs->file, l->data_offset + offset, n,
+                                       qiov, qiov_offset, 0);
+        }
+        offset += n;
+        qiov_offset += n;
+        bytes -= n;
+    }
+    return ret;
 }
 
 /*
@@ -219,8 +298,7 @@ layer_co_write_filled(VdiskLayer *l, int64_t offset, int64_t bytes,
         }
         qemu_iovec_add(&whole, last_buf + VDISK_GRANULE - tail, tail);
         BLKDBG_CO_EVENT(l->bs->file, BLKDBG_COW_WRITE);
-        ret = bdrv_co_pwritev(l->bs->file, l->data_offset + offset - head,
-                              whole.size, &whole, 0);
+        ret = layer_co_write_data(l, offset - head, whole.size, &whole, 0);
         qemu_iovec_destroy(&whole);
         qemu_vfree(joined);
     }
@@ -237,11 +315,10 @@ layer_co_write_new(VdiskLayer *l, int64_t offset, int64_t bytes,
     VdiskHold hold;
     int ret;
 
-    layer_co_hold(l, &hold, first, end);
+    vdisk_layer_co_hold(l, &hold, first, end);
     if (QEMU_IS_ALIGNED(offset | bytes, VDISK_GRANULE)) {
         BLKDBG_CO_EVENT(l->bs->file, BLKDBG_WRITE_AIO);
-        ret = bdrv_co_pwritev_part(l->bs->file, l->data_offset + offset, bytes,
-                                   qiov, qiov_offset, 0);
+        ret = layer_co_write_data(l, offset, bytes, qiov, qiov_offset);
     } else {
         ret = layer_co_write_filled(l, offset, bytes, qiov, qiov_offset);
     }
@@ -249,9 +326,21 @@ layer_co_write_new(VdiskLayer *l, int64_t offset, int64_t bytes,
         /* Only now: until the granules are whole, others read the base (L3) */
         vdisk_map_set(&l->map, first, end - first, VDISK_STATE_DATA);
     }
-    layer_co_release(l, &hold);
+    vdisk_layer_co_release(l, &hold);
     trace_vdisk_layer_new_granules(l->bs, offset, bytes, ret);
     return ret;
+}
+
+/* May the disk change? If not, why: lost writes, or a state it belongs to */
+static int coroutine_fn GRAPH_RDLOCK layer_co_before_change(VdiskLayer *l)
+{
+    int lost = qatomic_read(&l->sync_error);
+
+    vdisk_note_guest(l);
+    if (lost < 0) {
+        return lost;
+    }
+    return qatomic_load_acquire(&l->saved) ? vdisk_layer_co_forget_saved(l) : 0;
 }
 
 int coroutine_fn vdisk_layer_co_pwritev(VdiskLayer *l, int64_t offset,
@@ -268,14 +357,13 @@ int coroutine_fn vdisk_layer_co_pwritev(VdiskLayer *l, int64_t offset,
     if (offset + bytes > l->header.virtual_size) {
         return -ENOSPC;     /* a format on top that tries to grow its file */
     }
-    ret = qatomic_read(&l->sync_error);
+    ret = layer_co_before_change(l);
     if (ret < 0) {
         return ret;
     }
     if (vdisk_map_all(&l->map, first, end - first, VDISK_STATE_DATA)) {
         BLKDBG_CO_EVENT(l->bs->file, BLKDBG_WRITE_AIO);
-        ret = bdrv_co_pwritev_part(l->bs->file, l->data_offset + offset,
-                                   bytes, qiov, qiov_offset, 0);
+        ret = layer_co_write_data(l, offset, bytes, qiov, qiov_offset);
     } else {
         ret = layer_co_write_new(l, offset, bytes, qiov, qiov_offset);
     }
@@ -310,24 +398,28 @@ layer_co_zero_slice(VdiskLayer *l, uint64_t first, uint64_t end, bool punch)
     VdiskHold hold;
     VdiskState state;
 
-    layer_co_hold(l, &hold, first, end);
+    vdisk_layer_co_hold(l, &hold, first, end);
     while (first < end) {
         uint64_t run = vdisk_map_run(&l->map, first, end - first, &state);
 
         vdisk_map_set(&l->map, first, run, VDISK_STATE_ZERO);
+        if (state == VDISK_STATE_DATA) {
+            /* After the state has changed: see vdisk_tier_read() */
+            vdisk_tier_drop(l, first, run);
+        }
         if (punch && state == VDISK_STATE_DATA) {
             layer_co_punch(l, first * VDISK_GRANULE, run * VDISK_GRANULE);
         }
         first += run;
     }
-    layer_co_release(l, &hold);
+    vdisk_layer_co_release(l, &hold);
 }
 
 int coroutine_fn vdisk_layer_co_zero(VdiskLayer *l, int64_t offset,
                                      int64_t bytes, bool punch)
 {
     int64_t end = offset + bytes;
-    int lost = qatomic_read(&l->sync_error);
+    int ret;
 
     if (end > l->header.virtual_size) {
         return -ENOSPC;
@@ -337,8 +429,9 @@ int coroutine_fn vdisk_layer_co_zero(VdiskLayer *l, int64_t offset,
          end != l->header.virtual_size)) {
         return -ENOTSUP;
     }
-    if (lost < 0) {
-        return lost;
+    ret = layer_co_before_change(l);
+    if (ret < 0) {
+        return ret;
     }
     trace_vdisk_layer_zero(l->bs, offset, bytes, punch);
     /* Where the file is kept allocated (discard=ignore), so are its granules */
@@ -367,6 +460,9 @@ int coroutine_fn vdisk_layer_co_block_status(VdiskLayer *l, int64_t offset,
     case VDISK_STATE_ZERO:
         return BDRV_BLOCK_ZERO;
     case VDISK_STATE_DATA:
+        if (l->tier) {
+            return BDRV_BLOCK_DATA;     /* not all of it is in the file */
+        }
         *map = l->data_offset + offset;
         *file = l->bs->file->bs;
         return BDRV_BLOCK_DATA | BDRV_BLOCK_OFFSET_VALID;

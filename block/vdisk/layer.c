@@ -45,7 +45,7 @@ layer_co_read_header(VdiskLayer *l, unsigned *bad, Error **errp)
 
 /* May this build and this process use the file that the header describes? */
 static int coroutine_fn GRAPH_RDLOCK
-layer_co_check_header(VdiskLayer *l, int flags, Error **errp)
+layer_co_check_header(VdiskLayer *l, int flags, bool resume, Error **errp)
 {
     ERRP_GUARD();
     int64_t length = bdrv_co_getlength(l->bs->file->bs);
@@ -61,7 +61,8 @@ layer_co_check_header(VdiskLayer *l, int flags, Error **errp)
         error_setg_errno(errp, -length, "Could not get the layer's length");
         return length;
     }
-    if (length < l->header.file_size && !(flags & BDRV_O_CHECK)) {
+    if (length < l->header.file_size && !(flags & BDRV_O_CHECK) &&
+        !(l->header.lifetime == VDISK_POOLED && !resume)) {
         error_setg(errp, "The layer file was cut off: it has %" PRId64
                    " bytes of at least %" PRIu64, length,
                    l->header.file_size);
@@ -173,8 +174,27 @@ layer_co_clear_features(VdiskLayer *l, int flags, Error **errp)
     return ret;
 }
 
+/*
+ * A pooled disk grows without waiting for the file's length to be durable. What
+ * the file holds does not count then, so it only has to be long enough.
+ */
 static int coroutine_fn GRAPH_RDLOCK
-layer_co_load(VdiskLayer *l, int flags, Error **errp)
+layer_co_lengthen(VdiskLayer *l, int flags, Error **errp)
+{
+    int64_t length = bdrv_co_getlength(l->bs->file->bs);
+
+    if (!l->pooled || !(flags & BDRV_O_RDWR) || (flags & BDRV_O_INACTIVE) ||
+        length < 0 || length >= l->header.file_size) {
+        return MIN(length, 0);
+    }
+    return bdrv_co_truncate(l->bs->file, l->header.file_size, false,
+                            PREALLOC_MODE_OFF, 0, errp);
+}
+
+/* With @before, the header that it had, a saved state is resumed */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_load(VdiskLayer *l, int flags, const VdiskHeader *before,
+              Error **errp)
 {
     unsigned bad;
     int ret = layer_co_read_header(l, &bad, errp);
@@ -182,9 +202,12 @@ layer_co_load(VdiskLayer *l, int flags, Error **errp)
     if (ret < 0) {
         return ret;
     }
-    ret = layer_co_check_header(l, flags, errp);
+    ret = layer_co_check_header(l, flags, before, errp);
     if (ret < 0) {
         return ret;
+    }
+    if (before && !vdisk_saved_check(l, before, errp)) {
+        return -EINVAL;
     }
     l->pooled = l->header.lifetime == VDISK_POOLED;
     l->data_offset = l->header.data_offset;
@@ -196,7 +219,7 @@ layer_co_load(VdiskLayer *l, int flags, Error **errp)
         return -ENOMEM;
     }
     /* The map of a pooled layer counts only with the token of a saved state */
-    if (!l->pooled) {
+    if (!l->pooled || before) {
         ret = layer_co_load_map(l);
         if (ret < 0) {
             error_setg_errno(errp, -ret, "Could not read the granule map");
@@ -205,12 +228,17 @@ layer_co_load(VdiskLayer *l, int flags, Error **errp)
         }
     }
     if (ret == 0) {
+        ret = layer_co_lengthen(l, flags, errp);
+    }
+    if (ret == 0) {
         ret = layer_co_clear_features(l, flags, errp);
     }
     if (ret < 0) {
         vdisk_map_destroy(&l->map);
+        return ret;
     }
-    return ret;
+    vdisk_saved_loaded(l);
+    return 0;
 }
 
 int coroutine_fn vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp)
@@ -218,7 +246,8 @@ int coroutine_fn vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp)
     VdiskMap old_map = l->map;
     VdiskHeader old_header = l->header;
     int old_copy = l->header_copy;
-    int ret = layer_co_load(l, flags, errp);
+    bool resume = vdisk_saved_resumes(l);
+    int ret = layer_co_load(l, flags, resume ? &old_header : NULL, errp);
 
     if (ret < 0) {
         /* The node stays, so it must not be left without a map */
@@ -228,6 +257,9 @@ int coroutine_fn vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp)
         return ret;
     }
     vdisk_map_destroy(&old_map);
+    if (resume) {
+        vdisk_saved_resumed(l);
+    }
     return 0;
 }
 
@@ -243,7 +275,7 @@ static void coroutine_fn layer_open_entry(void *opaque)
     LayerOpenCo *oc = opaque;
 
     GRAPH_RDLOCK_GUARD();
-    oc->ret = layer_co_load(oc->l, oc->flags, oc->errp);
+    oc->ret = layer_co_load(oc->l, oc->flags, NULL, oc->errp);
 }
 
 int vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
@@ -272,6 +304,7 @@ void vdisk_layer_close(VdiskLayer *l)
     assert(QLIST_EMPTY(&l->holds));
     vdisk_node_remove(l);
     vdisk_assign_release(l);
+    vdisk_tier_close(l);
     vdisk_map_destroy(&l->map);
 }
 
@@ -291,11 +324,12 @@ int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
     vdisk_header_encode(&h, buf);
     /*
      * Into the copy that is not in use: torn or lost, this write leaves the
-     * header as it was. Flushed before it is relied on, or the next update
-     * would overwrite the only copy that is known to be whole.
+     * header as it was. Durable before it is relied on, or the next update
+     * would overwrite the only copy that is known to be whole. FUA, since a
+     * flush would wait for all that the desktop has written.
      */
-    ret = bdrv_co_pwrite_sync(l->bs->file, copy * VDISK_HEADER_BYTES,
-                              VDISK_HEADER_BYTES, buf, 0);
+    ret = bdrv_co_pwrite(l->bs->file, copy * VDISK_HEADER_BYTES,
+                         VDISK_HEADER_BYTES, buf, BDRV_REQ_FUA);
     if (ret >= 0) {
         l->header = h;
         l->header_copy = copy;
@@ -439,6 +473,23 @@ int coroutine_fn vdisk_layer_co_flush(VdiskLayer *l)
         vdisk_map_mark_dirty(&l->map, g_array_index(taken, uint64_t, i));
     }
     trace_vdisk_layer_flush(l->bs, taken->len, ret);
+    qemu_co_mutex_unlock(&l->flush_gate);
+    return ret;
+}
+
+int coroutine_fn vdisk_layer_co_write_map(VdiskLayer *l)
+{
+    int64_t bytes = vdisk_map_pages(&l->map) * VDISK_MAP_PAGE;
+    g_autoptr(GArray) taken = g_array_new(false, false, sizeof(uint64_t));
+    int ret;
+
+    qemu_co_mutex_lock(&l->flush_gate);
+    ret = bdrv_co_pwrite_zeroes(l->bs->file, l->header.map_offset, bytes,
+                                BDRV_REQ_MAY_UNMAP);
+    if (ret >= 0) {
+        vdisk_layer_mark_map_dirty(l);
+        ret = layer_co_flush_map(l, taken);
+    }
     qemu_co_mutex_unlock(&l->flush_gate);
     return ret;
 }

@@ -20,6 +20,10 @@
 #include "block/reqlist.h"
 #include "block/vdisk/header.h"
 #include "block/vdisk/map.h"
+#include "block/vdisk/tier.h"
+
+typedef struct VdiskTier VdiskTier;
+typedef struct VdiskBackground VdiskBackground;
 
 typedef struct VdiskLayerOps {
     /*
@@ -38,11 +42,13 @@ typedef struct VdiskLayerOps {
     (*set_base)(BlockDriverState *bs, BlockDriverState *image, Error **errp);
 } VdiskLayerOps;
 
-typedef struct VdiskLayer {
+struct VdiskLayer {
     /* Never changed after open */
     BlockDriverState *bs;           /* the driver's; bs->file is the file */
     const VdiskLayerOps *ops;
     bool pooled;
+    VdiskTier *tier;                /* of a pooled layer; NULL if none */
+    bool keep_space;                /* pooled: of the last session */
 
     /* Changed in open, and under header_lock */
     CoMutex header_lock;
@@ -55,6 +61,8 @@ typedef struct VdiskLayer {
     int64_t data_offset;
     int sync_error;                 /* atomic; pooled: of the last sync */
     bool unsynced;                  /* atomic; pooled: written since then */
+    bool saved;                     /* atomic; pooled: token is in the file */
+    bool guest_active;              /* atomic; requests since last looked */
 
     /* Under hold_lock */
     CoMutex hold_lock;
@@ -66,11 +74,12 @@ typedef struct VdiskLayer {
     /* Main loop only */
     bool reset_on_start;            /* forget at the first reset only */
     unsigned resets;                /* of the system, that this layer saw */
-    QEMUTimer *sync_timer;          /* pooled, else NULL */
-    Error *migration_blocker;
+    VdiskBackground *background;    /* of an open pooled layer, else NULL */
+    bool incoming;                  /* opened to resume a saved state */
+    uint8_t own_token[VDISK_TOKEN_BYTES];   /* last one set by this process */
     BlockDriverState *assigned_bs;  /* the assigned image, if it is open */
     QLIST_ENTRY(VdiskLayer) nodes;
-} VdiskLayer;
+};
 
 /* Granules held against everybody who would change their state */
 typedef struct VdiskHold {
@@ -94,7 +103,10 @@ int GRAPH_UNLOCKED vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
                                     Error **errp);
 void vdisk_layer_close(VdiskLayer *l);
 
-/* Read header and map again, as another process left them */
+/*
+ * Read header and map again, as another process left them. Those of a pooled
+ * layer must belong to the saved state that is resumed.
+ */
 int coroutine_fn GRAPH_RDLOCK
 vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp);
 
@@ -116,7 +128,29 @@ vdisk_layer_change_header(VdiskLayer *l, VdiskHeaderChange *change,
 /* Make everything that was written before the call durable (L1, L2) */
 int coroutine_fn GRAPH_RDLOCK vdisk_layer_co_flush(VdiskLayer *l);
 
+/*
+ * Make the file's map the one in memory, and durable, with the data that it
+ * vouches for, whatever the file had before. The layer is drained.
+ */
+int coroutine_fn GRAPH_RDLOCK vdisk_layer_co_write_map(VdiskLayer *l);
+
+/* The map in the file is not known any more: all that is not base is written */
+void vdisk_layer_mark_map_dirty(VdiskLayer *l);
+
 /* layer-io.c: requests */
+
+/* Hold granules @first up to but not including @end; waits for others */
+void coroutine_fn vdisk_layer_co_hold(VdiskLayer *l, VdiskHold *hold,
+                                      uint64_t first, uint64_t end);
+void coroutine_fn vdisk_layer_co_release(VdiskLayer *l, VdiskHold *hold);
+
+/* A request has come: work in the background stands back */
+static inline void vdisk_note_guest(VdiskLayer *l)
+{
+    if (!qatomic_read(&l->guest_active)) {
+        qatomic_set(&l->guest_active, true);
+    }
+}
 
 int coroutine_fn GRAPH_RDLOCK
 vdisk_layer_co_preadv(VdiskLayer *l, int64_t offset, int64_t bytes,
@@ -190,8 +224,8 @@ void GRAPH_UNLOCKED vdisk_assign_release(VdiskLayer *l);
 
 /* pooled.c: what makes a layer forget */
 
-/* A pooled layer: watch for resets and for lost writes. Undone by stop. */
-int vdisk_pooled_start(VdiskLayer *l, Error **errp);
+/* A pooled layer: take part in resets. Undone by stop. */
+void vdisk_pooled_start(VdiskLayer *l);
 void vdisk_pooled_stop(VdiskLayer *l);
 
 /* Reset every pooled layer that is active in this process. Main loop. */
@@ -199,5 +233,47 @@ void vdisk_pooled_reset_all(void);
 
 /* Called once there is a pooled layer; see reset-system.c */
 void vdisk_reset_register(void);
+
+/* background.c: pooled layers, main loop only */
+
+void vdisk_background_start(VdiskLayer *l);
+void vdisk_background_stop(VdiskLayer *l);
+
+/* Wait until nothing goes on in the background, and keep it so until resume */
+void vdisk_background_pause(VdiskLayer *l);
+void vdisk_background_resume(VdiskLayer *l);
+
+/* Begin to give back what the file holds of the last session */
+void vdisk_reclaim_start(VdiskLayer *l);
+
+/* saved.c: pooled layers on their way to another process */
+
+/* The header was read: is there a saved state that it belongs to? */
+void vdisk_saved_loaded(VdiskLayer *l);
+
+/* Save the disk, for whoever gets the token in the header. Main loop. */
+int GRAPH_RDLOCK vdisk_saved_suspend(VdiskLayer *l);
+
+/* Make the saved state void, durably, before anything changes (L6) */
+int coroutine_fn GRAPH_RDLOCK vdisk_layer_co_forget_saved(VdiskLayer *l);
+/* The same from the main loop, not in a coroutine */
+int vdisk_saved_forget(VdiskLayer *l);
+
+/* Does activating the layer resume a saved state? Else it begins clean. */
+bool vdisk_saved_resumes(const VdiskLayer *l);
+
+/*
+ * Is the header that was just read that of the state to resume? @before is
+ * what the process knew of it.
+ */
+bool GRAPH_RDLOCK vdisk_saved_check(const VdiskLayer *l,
+                                    const VdiskHeader *before, Error **errp);
+void vdisk_saved_resumed(VdiskLayer *l);
+
+/* saved-system.c; tools have neither machine nor migration */
+
+void vdisk_saved_register(void);
+bool vdisk_saved_received(const uint8_t *token);
+bool vdisk_is_migrating(void);
 
 #endif /* BLOCK_VDISK_LAYER_H */

@@ -5,17 +5,12 @@
  */
 
 #include "qemu/osdep.h"
-#include "qapi/error.h"
 #include "qapi/qapi-events-vdisk.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
-#include "qemu/timer.h"
 #include "block/blockjob.h"
 #include "block/vdisk/layer.h"
-#include "migration/blocker.h"
 #include "trace.h"
-
-/* As long as Linux keeps dirty pages by default (vm.dirty_expire_centisecs) */
-#define SYNC_INTERVAL_MS    30000
 
 static void pooled_tell(VdiskLayer *l, bool switched)
 {
@@ -76,16 +71,24 @@ static void pooled_reset(VdiskLayer *l)
 {
     BlockDriverState *bs = l->bs;
     bool switched;
+    int ret = vdisk_saved_forget(l);
 
+    if (ret < 0) {
+        /* Writes will try again, and fail as long as this does */
+        warn_report("Could not void the saved state of '%s': %s",
+                    bs->file->bs->filename, strerror(-ret));
+    }
     end_jobs(bs);
     switched = vdisk_take_assigned(l);
     bdrv_drained_begin(bs);
+    vdisk_tier_clear(l);
     vdisk_map_clear(&l->map);
     qatomic_set(&l->sync_error, 0);
     qatomic_set(&l->unsynced, false);
     /* The content changes without a write: for bitmaps on this very node */
     bdrv_set_dirty(bs, 0, bs->total_sectors * BDRV_SECTOR_SIZE);
     bdrv_drained_end(bs);
+    vdisk_reclaim_start(l);
     trace_vdisk_pooled_reset(bs, bdrv_get_node_name(bs));
     pooled_tell(l, switched);
 }
@@ -117,65 +120,14 @@ void vdisk_pooled_reset_all(void)
     }
 }
 
-/*
- * Flushes of a pooled disk do nothing, so nobody would hear of a failed
- * write-back, after which the file may show old data. This does, and from
- * then on the disk fails rather than lies, until it is reset.
- */
-static void coroutine_fn pooled_sync_entry(void *opaque)
-{
-    VdiskLayer *l = opaque;
-    BlockDriverState *bs = l->bs;
-    int ret;
-
-    WITH_GRAPH_RDLOCK_GUARD() {
-        ret = bdrv_co_flush(bs->file->bs);
-    }
-    trace_vdisk_pooled_sync(bs, ret);
-    if (ret < 0) {
-        qatomic_set(&l->sync_error, -EIO);
-    }
-    bdrv_dec_in_flight(bs);
-}
-
-static void pooled_sync_timer(void *opaque)
-{
-    VdiskLayer *l = opaque;
-    BlockDriverState *bs = l->bs;
-
-    timer_mod(l->sync_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                             SYNC_INTERVAL_MS);
-    if (bs->quiesce_counter || (bs->open_flags & BDRV_O_INACTIVE) ||
-        !qatomic_xchg(&l->unsynced, false)) {
-        return;
-    }
-    bdrv_inc_in_flight(bs);
-    qemu_coroutine_enter(qemu_coroutine_create(pooled_sync_entry, l));
-}
-
-int vdisk_pooled_start(VdiskLayer *l, Error **errp)
+void vdisk_pooled_start(VdiskLayer *l)
 {
     GLOBAL_STATE_CODE();
-    error_setg(&l->migration_blocker, "The pooled disk '%s' keeps what it "
-               "wrote in this process only",
-               bdrv_get_device_or_node_name(l->bs));
-    if (migrate_add_blocker(&l->migration_blocker, errp) < 0) {
-        return -EBUSY;
-    }
     vdisk_reset_register();
-    l->sync_timer = timer_new_ms(QEMU_CLOCK_REALTIME, pooled_sync_timer, l);
-    timer_mod(l->sync_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
-                             SYNC_INTERVAL_MS);
-    return 0;
+    vdisk_background_start(l);
 }
 
 void vdisk_pooled_stop(VdiskLayer *l)
 {
-    GLOBAL_STATE_CODE();
-    if (!l->sync_timer) {
-        return;
-    }
-    timer_free(l->sync_timer);
-    l->sync_timer = NULL;
-    migrate_del_blocker(&l->migration_blocker);
+    vdisk_background_stop(l);
 }

@@ -36,6 +36,14 @@ static VdiskInfo * GRAPH_RDLOCK vdisk_info(VdiskLayer *l)
     info->assigned = image_info(&h->assigned);
     info->layer_bytes = MAX(bdrv_get_allocated_file_size(l->bs->file->bs), 0);
     info->resets = l->resets;
+    if (l->tier) {
+        VdiskTierUse use = vdisk_tier_use(l);
+
+        info->write_cache_ram = g_new0(VdiskRamInfo, 1);
+        info->write_cache_ram->size = use.size;
+        info->write_cache_ram->used = use.used;
+        info->write_cache_ram->memory = use.memory;
+    }
     return info;
 }
 

@@ -64,5 +64,6 @@ void vdisk_reset_register(void)
     if (!registered) {
         registered = object_new(TYPE_VDISK_RESET);
         qemu_register_resettable(registered);
+        vdisk_saved_register();
     }
 }

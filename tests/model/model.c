@@ -35,6 +35,7 @@ typedef struct Model {
     /* This life */
     BlockBackend *blk;
     bool pooled;
+    bool ram;                   /* with a RAM tier, smaller than the disk */
     bool unmap;                 /* discards are done, not ignored */
     int64_t size;
     int64_t from;               /* requests begin here or later */
@@ -56,8 +57,9 @@ fail(Model *m, const char *fmt, ...)
     va_start(ap, fmt);
     what = g_strdup_vprintf(fmt, ap);
     va_end(ap);
-    note("%s disk of %" PRId64 " bytes, base of %" PRId64 ", unmap %d",
-         m->pooled ? "pooled" : "dedicated", m->size, m->base_size, m->unmap);
+    note("%s disk of %" PRId64 " bytes, base of %" PRId64 ", unmap %d, ram %d",
+         m->pooled ? "pooled" : "dedicated", m->size, m->base_size, m->unmap,
+         m->ram);
     report(false, "model: %s; operation %" PRIu64 ", --seed %" PRIu64, what,
            m->op, m->seed);
     exit(1);
@@ -241,6 +243,9 @@ static void life_open(Model *m)
     int flags = BDRV_O_RDWR | BDRV_O_RESIZE | (m->unmap ? BDRV_O_UNMAP : 0);
 
     qdict_put_str(options, "driver", "mcs");
+    if (m->ram) {
+        qdict_put_str(options, "write-cache-ram", "1M");
+    }
     m->blk = blk_new_open(m->path, NULL, options, flags, &error_abort);
     if (blk_getlength(m->blk) != m->size) {
         fail(m, "the disk has %" PRId64 " bytes", blk_getlength(m->blk));
@@ -382,7 +387,8 @@ static void life_begin(Model *m)
 {
     int64_t room;
 
-    m->pooled = rng_chance(&m->rng, 40);
+    m->pooled = rng_chance(&m->rng, 60);
+    m->ram = m->pooled && rng_chance(&m->rng, 60);
     m->unmap = rng_chance(&m->rng, 75);
     m->size = random_size(m);
     m->from = 0;

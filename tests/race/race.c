@@ -13,6 +13,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
+#include "block/vdisk/layer.h"
 #include "iothread.h"
 #include "../crash/fixture.h"
 
@@ -56,6 +57,7 @@ typedef struct Race {
     RamDisk *file, *base;
     BlockBackend *blk;
     bool pooled;
+    VdiskLayer *tier;           /* the layer, if it has a RAM tier */
     unsigned sectors;
     RaceJob jobs[JOBS];
     RaceOp setup[SETUP_OPS];
@@ -178,7 +180,13 @@ static void race_run(Race *r)
         aio_co_schedule(iothread_get_aio_context(t),
                         qemu_coroutine_create(race_job_entry, &r->jobs[i]));
     }
+    if (r->tier && rng_chance(&r->rng, 30)) {
+        vdisk_tier_write_through(r->tier, true);
+    }
     race_wait(r);
+    if (r->tier) {
+        vdisk_tier_write_through(r->tier, false);
+    }
 }
 
 /* Was each sector of @buf, read between these times, possible? */
@@ -277,6 +285,25 @@ static void make_disks(Race *r, unsigned base_sectors)
     r->base->max_wait_us = waits_us[rng_below(&r->rng, 4)];
 }
 
+/*
+ * A few slots, so that granules come and go, over a file that still has what an
+ * earlier session wrote
+ */
+static void make_tier(Race *r)
+{
+    VdiskLayer *l = vdisk_node_next(NULL);
+
+    r->tier = NULL;
+    if (r->pooled) {
+        stamp_fill(r->file->data + l->data_offset, 0, r->sectors, STAMP_STALE);
+    }
+    if (r->pooled && rng_chance(&r->rng, 70)) {
+        vdisk_tier_open(l, (1 + rng_below(&r->rng, MAX_GRANULES)) * GRANULE,
+                        &error_abort);
+        r->tier = l;
+    }
+}
+
 static void round_begin(Race *r)
 {
     const unsigned per = GRANULE / SECTOR;
@@ -288,10 +315,11 @@ static void round_begin(Race *r)
     }
     base_sectors = rng_chance(&r->rng, 70) ? r->sectors :
                    rng_below(&r->rng, r->sectors);
-    r->pooled = rng_chance(&r->rng, 30);
+    r->pooled = rng_chance(&r->rng, 50);
     make_disks(r, base_sectors);
     r->blk = mcs_open("file", "base", BDRV_O_RDWR | BDRV_O_UNMAP,
                       &error_abort);
+    make_tier(r);
     for (unsigned i = 0; i < r->sectors; i++) {
         r->history[i] = g_ptr_array_new();
         g_ptr_array_add(r->history[i],
