@@ -22,7 +22,7 @@ struct VdiskRamSlot {
     bool dropped;               /* since it began to move */
 };
 
-static void *reserve(size_t bytes)
+static void *reserve(size_t bytes, int advice)
 {
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -30,8 +30,7 @@ static void *reserve(size_t bytes)
     if (p == MAP_FAILED) {
         return NULL;
     }
-    /* A desktop that wrote little shall take little */
-    madvise(p, bytes, MADV_NOHUGEPAGE);
+    madvise(p, bytes, advice);
     return p;
 }
 
@@ -62,9 +61,13 @@ bool vdisk_ram_init(VdiskRam *r, uint64_t bytes)
         buckets *= 2;
     }
     r->bucket_mask = buckets - 1;
-    r->memory = reserve((size_t)r->size * VDISK_GRANULE);
-    r->slots = reserve(r->size * sizeof(*r->slots));
-    r->buckets = reserve(bucket_bytes(r));
+    /*
+     * Slots are used from the first on, so huge pages waste less than one, and
+     * spare a page fault for each slot. Buckets are used here and there.
+     */
+    r->memory = reserve((size_t)r->size * VDISK_GRANULE, MADV_HUGEPAGE);
+    r->slots = reserve(r->size * sizeof(*r->slots), MADV_HUGEPAGE);
+    r->buckets = reserve(bucket_bytes(r), MADV_NOHUGEPAGE);
     if (!r->memory || !r->slots || !r->buckets) {
         vdisk_ram_destroy(r);
         return false;
