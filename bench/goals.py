@@ -3,6 +3,7 @@
 
 import dataclasses
 import itertools
+import statistics
 
 from disks import MIB
 from load import CACHES, DEPTHS, ratio
@@ -97,12 +98,59 @@ def memory_goals(memory):
                    unit=' MiB')
 
 
+def ram_goals(ram):
+    for depth, speed in ram.items():
+        for case, bound in (('inside', 1.2), ('overflow', .8)):
+            yield Goal('write-cache-ram, writes / raw, cache none',
+                       f'{case}, depth {depth}',
+                       ratio(speed[case], speed['raw']), bound, unit='x',
+                       best=max(speed[case]) / max(speed['raw']))
+
+
+def ram_call_goals(row):
+    yield Goal('write-cache-ram, writes to the file', 'inside', row['calls'],
+               0, at_least=False)
+
+
+def ram_latency_goals(rows):
+    worst = {name: max(r['max_ms'] for r in runs)
+             for name, runs in rows.items()}
+    yield Goal('write-cache-ram, longest request',
+               f'overflow (raw: {worst["raw"]:.0f} ms)', worst['overflow'],
+               max(100, worst['raw']), at_least=False, unit=' ms')
+
+
+def reset_goals(rows):
+    small, large = rows.values()
+    name = list(rows)[1]
+    for key, case in (('reset_ms', 'reset'), ('push_ms', 'reset and push')):
+        yield Goal('reset after 4 KiB writes all over 100 GiB',
+                   f'{case}, {name} written', statistics.median(large[key]),
+                   50, at_least=False, unit=' ms')
+    yield Goal('reset after 4 KiB writes all over 100 GiB',
+               f'{name} / {list(rows)[0]}',
+               statistics.median(large['reset_ms']) /
+               statistics.median(small['reset_ms']), 2, at_least=False,
+               unit='x')
+    yield Goal('vdisk-assign', f'{name} written',
+               statistics.median(large['assign_ms']), 5, at_least=False,
+               unit=' ms')
+
+
+def push_goals(row):
+    yield Goal('push to desktops that are off', f'{row["desktops"]} of them',
+               row['seconds'], 2, at_least=False, unit=' s')
+
+
 def evaluate(results):
     """All goals that were measured."""
     goals = list(speed_goals(results['cells']))
     for key, judge in (('same-process', own_read_goals),
                        ('flush-calls', flush_call_goals),
-                       ('create', create_goals), ('memory', memory_goals)):
+                       ('create', create_goals), ('memory', memory_goals),
+                       ('ram', ram_goals), ('ram-calls', ram_call_goals),
+                       ('ram-latency', ram_latency_goals),
+                       ('push', push_goals), ('reset', reset_goals)):
         if results.get(key):
             goals += judge(results[key])
     goals += flush_goals(results['cells'])

@@ -75,6 +75,22 @@ def own_table(own):
                  rows)
 
 
+def ram_table(ram):
+    rows = [[f'4 KiB writes/none/{depth}',
+             f"{statistics.median(speed['raw']):.0f}",
+             f"{ratio(speed['inside'], speed['raw']):.2f}",
+             f"{ratio(speed['overflow'], speed['raw']):.2f}"]
+            for depth, speed in ram.items()]
+    return table(['write-cache-ram', 'raw, /s', 'inside', 'overflow'], rows)
+
+
+def reset_table(rows):
+    return table(['written', 'reset, ms', 'reset and push, ms', 'assign, ms'],
+                 [[name] + [f'{statistics.median(row[key]):.1f}'
+                            for key in ('reset_ms', 'push_ms', 'assign_ms')]
+                  for name, row in rows.items()])
+
+
 def goal_table(goals):
     rows = []
     for g in goals:
@@ -89,7 +105,8 @@ def goal_table(goals):
 def print_all(results, goals):
     parts = [('cells', speed_table), ('same-process', own_table),
              ('create', create_table), ('memory', memory_table),
-             ('flush-calls', calls_table)]
+             ('flush-calls', calls_table), ('ram', ram_table),
+             ('reset', reset_table)]
     for key, draw in parts:
         if results.get(key):
             print(f'\n{draw(results[key])}')

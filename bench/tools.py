@@ -54,13 +54,14 @@ def bench_seconds(*argv):
 
 
 class Daemon:
-    """A qemu-storage-daemon with a monitor, for use in a with statement."""
+    """A qemu-storage-daemon, or another program with a monitor at its standard
+    input and output, for use in a with statement."""
 
-    def __init__(self):
+    def __init__(self, argv=(DAEMON, '--chardev', 'stdio,id=monitor',
+                             '--monitor', 'chardev=monitor')):
         self.proc = subprocess.Popen(
-            [DAEMON, '--chardev', 'stdio,id=monitor',
-             '--monitor', 'chardev=monitor'],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.events = []
         self._read()
         self.command('qmp_capabilities')
 
@@ -89,6 +90,13 @@ class Daemon:
                 raise Failed(f"{name}: {answer['error']['desc']}")
             if 'return' in answer:
                 return answer['return']
+            self.events.append(answer['event'])
+
+    def wait(self, event):
+        """Until it has come, if it has not come since the last wait for it."""
+        while event not in self.events:
+            self.events.append(self._read()['event'])
+        self.events = self.events[self.events.index(event) + 1:]
 
     def create(self, **options):
         """blockdev-create, and wait until its job has ended."""
