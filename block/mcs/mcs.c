@@ -370,6 +370,15 @@ mcs_get_specific_info(BlockDriverState *bs, Error **errp)
     return info;
 }
 
+static bool GRAPH_RDLOCK mcs_admit_client(BlockDriverState *bs,
+                                          struct BlockExport *exp,
+                                          Error **errp)
+{
+    BDRVMcsState *s = bs->opaque;
+
+    return vdisk_admit_client(&s->layer, exp, errp);
+}
+
 /* Another process may have written the file until now */
 static void coroutine_fn GRAPH_RDLOCK
 mcs_co_invalidate_cache(BlockDriverState *bs, Error **errp)
@@ -427,6 +436,7 @@ static BlockDriver bdrv_mcs = {
     .bdrv_get_specific_info         = mcs_get_specific_info,
     .bdrv_co_invalidate_cache       = mcs_co_invalidate_cache,
     .bdrv_inactivate                = mcs_inactivate,
+    .bdrv_admit_client              = mcs_admit_client,
 };
 
 static void mcs_register(void)

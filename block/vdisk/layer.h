@@ -73,7 +73,8 @@ struct VdiskLayer {
 
     /* Main loop only */
     bool reset_on_start;            /* forget at the first reset only */
-    unsigned resets;                /* of the system, that this layer saw */
+    unsigned resets;                /* that this layer saw */
+    bool resetting;                 /* by command: no client may come in */
     VdiskBackground *background;    /* of an open pooled layer, else NULL */
     bool incoming;                  /* opened to resume a saved state */
     uint8_t own_token[VDISK_TOKEN_BYTES];   /* last one set by this process */
@@ -227,6 +228,9 @@ void GRAPH_UNLOCKED vdisk_assign_release(VdiskLayer *l);
 /* A pooled layer: take part in resets. Undone by stop. */
 void vdisk_pooled_start(VdiskLayer *l);
 void vdisk_pooled_stop(VdiskLayer *l);
+
+/* Forget, and take the assigned image. Main loop; the caller holds the node. */
+void vdisk_pooled_reset(VdiskLayer *l);
 
 /* Reset every pooled layer that is active in this process. Main loop. */
 void vdisk_pooled_reset_all(void);

@@ -93,6 +93,13 @@ static void pooled_reset(VdiskLayer *l)
     pooled_tell(l, switched);
 }
 
+void vdisk_pooled_reset(VdiskLayer *l)
+{
+    GLOBAL_STATE_CODE();
+    pooled_reset(l);
+    l->resets++;
+}
+
 void vdisk_pooled_reset_all(void)
 {
     g_autoptr(GPtrArray) all = g_ptr_array_new();

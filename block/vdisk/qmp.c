@@ -7,7 +7,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-vdisk.h"
-#include "block/vdisk/layer.h"
+#include "block/vdisk/front-end.h"
 
 static VdiskImage *image_info(const VdiskImageName *image)
 {
@@ -36,6 +36,7 @@ static VdiskInfo * GRAPH_RDLOCK vdisk_info(VdiskLayer *l)
     info->assigned = image_info(&h->assigned);
     info->layer_bytes = MAX(bdrv_get_allocated_file_size(l->bs->file->bs), 0);
     info->resets = l->resets;
+    info->admits_clients = vdisk_admits_clients(l);
     if (l->tier) {
         VdiskTierUse use = vdisk_tier_use(l);
 
