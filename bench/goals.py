@@ -132,9 +132,11 @@ def reset_goals(rows):
                statistics.median(large['reset_ms']) /
                statistics.median(small['reset_ms']), 2, at_least=False,
                unit='x')
-    yield Goal('vdisk-assign', f'{name} written',
-               statistics.median(large['assign_ms']), 5, at_least=False,
-               unit=' ms')
+
+
+def assign_goals(row):
+    yield Goal('vdisk-assign', 'idle', statistics.median(row['ms']), 5,
+               at_least=False, unit=' ms')
 
 
 def push_goals(row):
@@ -150,7 +152,8 @@ def evaluate(results):
                        ('create', create_goals), ('memory', memory_goals),
                        ('ram', ram_goals), ('ram-calls', ram_call_goals),
                        ('ram-latency', ram_latency_goals),
-                       ('push', push_goals), ('reset', reset_goals)):
+                       ('push', push_goals), ('assign', assign_goals),
+                       ('reset', reset_goals)):
         if results.get(key):
             goals += judge(results[key])
     goals += flush_goals(results['cells'])

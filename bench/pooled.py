@@ -113,6 +113,16 @@ class Pooled:
                                       'filename': str(image), 'format': 'raw'})
         return 1000 * (time.monotonic() - begin)
 
+    def assign(self):
+        """Milliseconds of vdisk-assign on a desktop that does nothing."""
+        bases = [self.empty(f'master{n}.raw', 64 * MIB) for n in (0, 1)]
+        disk = self.disk('assign.mcs', bases[0])
+        with Machine(disk) as vm:
+            times = [self.assign_ms(vm, bases[n % 2]) for n in range(20)]
+        for path in (disk, *bases):
+            path.unlink()
+        return {'ms': times}
+
     def push(self):
         """Seconds to assign an image to desktops that are switched off."""
         base = self.empty('master.raw', 64 * MIB)

@@ -16,6 +16,7 @@
 #include "qemu/option.h"
 #include "qobject/qdict.h"
 #include "block/mcs/mcs.h"
+#include "block/vdisk/front-end.h"
 #include "system/runstate.h"
 
 #define MCS_OPT_RESET_ON            "reset-on"

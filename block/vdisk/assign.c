@@ -130,25 +130,64 @@ static void header_set_assigned(VdiskHeader *h, const void *opaque)
     h->assigned = *(const VdiskImageName *)opaque;
 }
 
-static bool set_assigned(VdiskLayer *l, const VdiskImageName *image,
-                         Error **errp)
+/*
+ * Make @opened, which is no image if it is NULL, the one that @image in the
+ * header names
+ */
+static bool coroutine_fn GRAPH_UNLOCKED
+co_set_assigned(VdiskLayer *l, const VdiskImageName *image,
+                BlockDriverState *opened, Error **errp)
 {
-    int ret = vdisk_layer_change_header(l, header_set_assigned, image);
+    BlockDriverState *drop = opened;
+    int ret;
 
+    WITH_GRAPH_RDLOCK_GUARD() {
+        ret = vdisk_layer_co_change_header(l, header_set_assigned, image);
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not write the assignment into the "
                          "disk's file");
-        return false;
+    } else {
+        drop = l->assigned_bs;
+        l->assigned_bs = opened;
     }
-    return true;
+    bdrv_co_unref(drop);
+    return ret >= 0;
 }
 
-bool vdisk_assign(VdiskLayer *l, const char *name, const char *format,
-                  Error **errp)
-{
-    g_autofree VdiskImageName *image = g_new0(VdiskImageName, 1);
-    g_autofree char *why = NULL;
+typedef struct ImageOpenCo {
+    Coroutine *co;
+    VdiskLayer *l;
+    const VdiskImageName *image;
+    Error **errp;
     BlockDriverState *opened;
+} ImageOpenCo;
+
+static void image_open_bh(void *opaque)
+{
+    ImageOpenCo *oc = opaque;
+
+    oc->opened = image_open(oc->l, oc->image, oc->errp);
+    aio_co_wake(oc->co);
+}
+
+/* Images are opened outside of coroutines */
+static BlockDriverState * coroutine_fn
+co_image_open(VdiskLayer *l, const VdiskImageName *image, Error **errp)
+{
+    ImageOpenCo oc = {
+        .co = qemu_coroutine_self(), .l = l, .image = image, .errp = errp,
+    };
+
+    aio_bh_schedule_oneshot(qemu_get_aio_context(), image_open_bh, &oc);
+    qemu_coroutine_yield();
+    return oc.opened;
+}
+
+static bool check_assignable(VdiskLayer *l, const char *name,
+                             const char *format, Error **errp)
+{
+    g_autofree char *why = NULL;
 
     if (!l->pooled) {
         error_setg(errp, "The disk '%s' is dedicated: what it keeps belongs "
@@ -166,30 +205,43 @@ bool vdisk_assign(VdiskLayer *l, const char *name, const char *format,
                    why ?: "an image is needed");
         return false;
     }
-    pstrcpy(image->name, sizeof(image->name), name);
-    pstrcpy(image->format, sizeof(image->format), format);
-    opened = image_open(l, image, errp);
-    if (!opened) {
-        return false;
-    }
-    if (!set_assigned(l, image, errp)) {
-        bdrv_unref(opened);
-        return false;
-    }
-    bdrv_unref(l->assigned_bs);
-    l->assigned_bs = opened;
     return true;
 }
 
-bool vdisk_unassign(VdiskLayer *l, Error **errp)
+bool coroutine_fn vdisk_co_assign(VdiskLayer *l, const char *name,
+                                  const char *format, Error **errp)
 {
-    static const VdiskImageName none;
+    g_autofree VdiskImageName *image = g_new0(VdiskImageName, 1);
+    BlockDriverState *bs = l->bs;
+    BlockDriverState *opened;
+    bool ok = false;
 
-    if (l->header.assigned.name[0] && !set_assigned(l, &none, errp)) {
+    if (!check_assignable(l, name, format, errp)) {
         return false;
     }
-    vdisk_assign_release(l);
-    return true;
+    pstrcpy(image->name, sizeof(image->name), name);
+    pstrcpy(image->format, sizeof(image->format), format);
+    bdrv_ref(bs);
+    opened = co_image_open(l, image, errp);
+    if (opened) {
+        ok = co_set_assigned(l, image, opened, errp);
+    }
+    bdrv_co_unref(bs);
+    return ok;
+}
+
+bool coroutine_fn vdisk_co_unassign(VdiskLayer *l, Error **errp)
+{
+    static const VdiskImageName none;
+    BlockDriverState *bs = l->bs;
+    bool ok = true;
+
+    if (l->header.assigned.name[0]) {
+        bdrv_ref(bs);
+        ok = co_set_assigned(l, &none, NULL, errp);
+        bdrv_co_unref(bs);
+    }
+    return ok;
 }
 
 void vdisk_assign_release(VdiskLayer *l)
@@ -216,29 +268,28 @@ static bool grow_to(BlockDriverState *bs, int64_t size, Error **errp)
     return ret >= 0;
 }
 
-static void header_set_taken(VdiskHeader *h, const void *opaque)
-{
-    h->base = h->assigned;
-    h->base_size = *(const int64_t *)opaque;
-    memset(h->token, 0, sizeof(h->token));
-    memset(&h->assigned, 0, sizeof(h->assigned));
-}
-
 /*
- * The file follows what the process does: if the header cannot be written, or
- * the power fails before it is, the next start takes the image again.
+ * The file follows what the process does, when the guest runs: to wait for it
+ * now could take seconds. If the power fails before, or the header cannot be
+ * written, the image is still assigned, and the next start takes it again.
  */
 static void record_taken(VdiskLayer *l, int64_t size)
 {
-    int ret = vdisk_layer_change_header(l, header_set_taken, &size);
+    l->header.base = l->header.assigned;
+    l->header.base_size = size;
+    memset(&l->header.assigned, 0, sizeof(l->header.assigned));
+    vdisk_background_write_header(l);
+}
 
-    if (ret < 0) {
-        l->header.base = l->header.assigned;
-        l->header.base_size = size;
-        warn_report("Could not write to '%s' which image the disk runs on: "
-                    "%s; it is taken again at the next start",
-                    l->bs->file->bs->filename, strerror(-ret));
+/* The disk may have grown since the image was assigned */
+static bool still_fits(VdiskLayer *l, int64_t size, Error **errp)
+{
+    if (size < (int64_t)l->header.virtual_size) {
+        error_setg(errp, "The image has %" PRId64 " bytes and is smaller than "
+                   "the disk with %" PRIu64, size, l->header.virtual_size);
+        return false;
     }
+    return true;
 }
 
 bool vdisk_take_assigned(VdiskLayer *l)
@@ -259,13 +310,15 @@ bool vdisk_take_assigned(VdiskLayer *l)
         image = image_open(l, name, &err);
     }
     size = image ? bdrv_getlength(image) : -1;
-    if (image && grow_to(l->bs, size, &err) &&
+    if (image && still_fits(l, size, &err) && grow_to(l->bs, size, &err) &&
         l->ops->set_base(l->bs, image, &err) >= 0) {
         bdrv_unref(image);
         l->assigned_bs = NULL;
         record_taken(l, size);
         return true;
     }
+    /* It may have grown all the same */
+    vdisk_background_write_header(l);
     /* A bad push never costs a boot: on with the image that it has */
     l->assigned_bs = image;
     qapi_event_send_vdisk_assign_failed(bdrv_get_node_name(l->bs),

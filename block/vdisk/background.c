@@ -2,13 +2,14 @@
  * Pooled layers: what goes on behind the guest's back
  *
  * Syncs find out about lost writes. Reclaiming gives the space of the last
- * session back. Both run in the main loop, one step at a time. A reset does not
- * wait for a sync, which can take seconds: it does not count as in flight.
+ * session back, a step at a time. All runs in the main loop, and does not count
+ * as in flight: a reset does not wait for a sync, which can take seconds.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
+#include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
@@ -91,6 +92,28 @@ static void sync_timer(void *opaque)
         qatomic_xchg(&b->l->unsynced, false)) {
         background_enter(b, sync_entry);
     }
+}
+
+static void coroutine_fn header_entry(void *opaque)
+{
+    VdiskBackground *b = opaque;
+    int ret;
+
+    WITH_GRAPH_RDLOCK_GUARD() {
+        ret = vdisk_layer_co_write_header(b->l);
+    }
+    if (ret < 0) {
+        warn_report("Could not write to '%s' which image the disk runs on: "
+                    "%s; it is taken again at the next start",
+                    b->l->bs->file->bs->filename, strerror(-ret));
+    }
+    background_leave(b);
+}
+
+void vdisk_background_write_header(VdiskLayer *l)
+{
+    GLOBAL_STATE_CODE();
+    background_enter(l->background, header_entry);
 }
 
 /* Give back what this session does not use of [@offset, @offset + @bytes) */
@@ -182,7 +205,7 @@ static void reclaim_timer(void *opaque)
     BlockDriverState *bs = b->l->bs;
     bool active = qatomic_xchg(&b->l->guest_active, false);
 
-    /* The guest's own I/O goes first, but a busy one does not keep us for ever */
+    /* The guest's own I/O goes first, but a busy one does not stop us for good */
     if (b->paused || bs->quiesce_counter || qatomic_read(&b->l->saved) ||
         (active && b->busy++ < BUSY_PAUSES)) {
         timer_mod(b->reclaim_timer, now_ms() + BUSY_PAUSE_MS);

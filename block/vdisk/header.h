@@ -52,7 +52,7 @@ typedef struct VdiskHeader {
     VdiskRole role;
     VdiskLifetime lifetime;
     uint8_t desktop[16];        /* UUID, zero if none */
-    uint8_t token[VDISK_TOKEN_BYTES];   /* of the saved state the map belongs to */
+    uint8_t token[VDISK_TOKEN_BYTES];   /* of the state the map belongs to */
     uint64_t base_size;         /* virtual, when named; 0: not known */
     VdiskImageName base;
     VdiskImageName assigned;

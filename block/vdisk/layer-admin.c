@@ -104,7 +104,10 @@ layer_co_grow_locked(VdiskLayer *l, int64_t size, bool zero, Error **errp)
     if (ret >= 0) {
         ret = vdisk_layer_co_flush(l);
     }
-    if (ret >= 0) {
+    if (ret >= 0 && l->resetting) {
+        /* Written when the guest runs: see vdisk_take_assigned() */
+        l->header = new;
+    } else if (ret >= 0) {
         ret = vdisk_layer_co_set_header(l, &new);
     }
     if (ret < 0) {

@@ -308,8 +308,9 @@ void vdisk_layer_close(VdiskLayer *l)
     vdisk_map_destroy(&l->map);
 }
 
-int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
-                                           const VdiskHeader *new)
+/* Write @new as the next header; the one in memory only gets its generation */
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_put_header(VdiskLayer *l, const VdiskHeader *new)
 {
     int copy = (l->header_copy + 1) % VDISK_HEADER_COPIES;
     VdiskHeader h = *new;
@@ -331,7 +332,7 @@ int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
     ret = bdrv_co_pwrite(l->bs->file, copy * VDISK_HEADER_BYTES,
                          VDISK_HEADER_BYTES, buf, BDRV_REQ_FUA);
     if (ret >= 0) {
-        l->header = h;
+        l->header.generation = h.generation;
         l->header_copy = copy;
         ret = 0;
     }
@@ -339,36 +340,46 @@ int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
     return ret;
 }
 
-typedef struct LayerHeaderCo {
-    VdiskLayer *l;
-    VdiskHeaderChange *change;
-    const void *opaque;
-    int ret;
-} LayerHeaderCo;
-
-static void coroutine_fn layer_header_entry(void *opaque)
+int coroutine_fn vdisk_layer_co_set_header(VdiskLayer *l,
+                                           const VdiskHeader *new)
 {
-    LayerHeaderCo *hc = opaque;
-    VdiskHeader h;
+    int ret = layer_co_put_header(l, new);
 
-    GRAPH_RDLOCK_GUARD();
-    qemu_co_mutex_lock(&hc->l->header_lock);
-    h = hc->l->header;
-    hc->change(&h, hc->opaque);
-    hc->ret = vdisk_layer_co_set_header(hc->l, &h);
-    qemu_co_mutex_unlock(&hc->l->header_lock);
+    if (ret == 0) {
+        uint64_t generation = l->header.generation;
+
+        l->header = *new;
+        l->header.generation = generation;
+    }
+    return ret;
 }
 
-int vdisk_layer_change_header(VdiskLayer *l, VdiskHeaderChange *change,
-                              const void *opaque)
+int coroutine_fn vdisk_layer_co_change_header(VdiskLayer *l,
+                                              VdiskHeaderChange *change,
+                                              const void *opaque)
 {
-    LayerHeaderCo hc = {
-        .l = l, .change = change, .opaque = opaque, .ret = -EINPROGRESS,
-    };
+    VdiskHeader h;
+    int ret;
 
-    qemu_coroutine_enter(qemu_coroutine_create(layer_header_entry, &hc));
-    BDRV_POLL_WHILE(l->bs, hc.ret == -EINPROGRESS);
-    return hc.ret;
+    qemu_co_mutex_lock(&l->header_lock);
+    h = l->header;
+    change(&h, opaque);
+    ret = layer_co_put_header(l, &h);
+    if (ret == 0) {
+        /* Not as a whole: a reset may have changed the rest meanwhile */
+        change(&l->header, opaque);
+    }
+    qemu_co_mutex_unlock(&l->header_lock);
+    return ret;
+}
+
+static void header_no_change(VdiskHeader *h, const void *opaque)
+{
+}
+
+int coroutine_fn vdisk_layer_co_write_header(VdiskLayer *l)
+{
+    return vdisk_layer_co_change_header(l, header_no_change, NULL);
 }
 
 /*

@@ -50,7 +50,7 @@ struct VdiskLayer {
     VdiskTier *tier;                /* of a pooled layer; NULL if none */
     bool keep_space;                /* pooled: of the last session */
 
-    /* Changed in open, and under header_lock */
+    /* Changed in open, under header_lock, and by resets in the main loop */
     CoMutex header_lock;
     VdiskHeader header;
     int header_copy;                /* where on disk the header above is */
@@ -74,7 +74,7 @@ struct VdiskLayer {
     /* Main loop only */
     bool reset_on_start;            /* forget at the first reset only */
     unsigned resets;                /* that this layer saw */
-    bool resetting;                 /* by command: no client may come in */
+    bool resetting;                 /* no client may come in */
     VdiskBackground *background;    /* of an open pooled layer, else NULL */
     bool incoming;                  /* opened to resume a saved state */
     uint8_t own_token[VDISK_TOKEN_BYTES];   /* last one set by this process */
@@ -121,10 +121,16 @@ vdisk_layer_co_set_header(VdiskLayer *l, const VdiskHeader *new);
 
 typedef void VdiskHeaderChange(VdiskHeader *h, const void *opaque);
 
-/* Change the header, durably. From the main loop, not in a coroutine. */
-int GRAPH_UNLOCKED
-vdisk_layer_change_header(VdiskLayer *l, VdiskHeaderChange *change,
-                          const void *opaque);
+/*
+ * Change the header, durably and then in memory. @change must touch nothing
+ * else than what is to change: a reset may come in between.
+ */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_change_header(VdiskLayer *l, VdiskHeaderChange *change,
+                             const void *opaque);
+
+/* Make the header that is in memory the one on disk, durably */
+int coroutine_fn GRAPH_RDLOCK vdisk_layer_co_write_header(VdiskLayer *l);
 
 /* Make everything that was written before the call durable (L1, L2) */
 int coroutine_fn GRAPH_RDLOCK vdisk_layer_co_flush(VdiskLayer *l);
@@ -210,9 +216,11 @@ char *vdisk_desktop(const VdiskLayer *l);
 
 /* assign.c: the image that a pooled vDisk takes at a reset; main loop only */
 
-bool GRAPH_UNLOCKED vdisk_assign(VdiskLayer *l, const char *name,
-                                 const char *format, Error **errp);
-bool GRAPH_UNLOCKED vdisk_unassign(VdiskLayer *l, Error **errp);
+/* Coroutines: that the header is durable can take seconds on a busy disk */
+bool coroutine_fn GRAPH_UNLOCKED
+vdisk_co_assign(VdiskLayer *l, const char *name, const char *format,
+                Error **errp);
+bool coroutine_fn GRAPH_UNLOCKED vdisk_co_unassign(VdiskLayer *l, Error **errp);
 
 /*
  * Take the assigned image, if there is one. False if the disk stays on the
@@ -246,6 +254,9 @@ void vdisk_background_stop(VdiskLayer *l);
 /* Wait until nothing goes on in the background, and keep it so until resume */
 void vdisk_background_pause(VdiskLayer *l);
 void vdisk_background_resume(VdiskLayer *l);
+
+/* Write the header that is in memory, some time soon */
+void vdisk_background_write_header(VdiskLayer *l);
 
 /* Begin to give back what the file holds of the last session */
 void vdisk_reclaim_start(VdiskLayer *l);

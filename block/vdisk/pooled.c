@@ -78,6 +78,8 @@ static void pooled_reset(VdiskLayer *l)
         warn_report("Could not void the saved state of '%s': %s",
                     bs->file->bs->filename, strerror(-ret));
     }
+    /* A reset polls: nobody is to come in before it is done */
+    l->resetting = true;
     end_jobs(bs);
     switched = vdisk_take_assigned(l);
     bdrv_drained_begin(bs);
@@ -88,6 +90,7 @@ static void pooled_reset(VdiskLayer *l)
     /* The content changes without a write: for bitmaps on this very node */
     bdrv_set_dirty(bs, 0, bs->total_sectors * BDRV_SECTOR_SIZE);
     bdrv_drained_end(bs);
+    l->resetting = false;
     vdisk_reclaim_start(l);
     trace_vdisk_pooled_reset(bs, bdrv_get_node_name(bs));
     pooled_tell(l, switched);

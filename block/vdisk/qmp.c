@@ -59,21 +59,22 @@ VdiskInfoList *qmp_query_vdisks(Error **errp)
     return list;
 }
 
-void qmp_vdisk_assign(const char *node_name, const char *filename,
-                      BlockdevDriver format, Error **errp)
+void coroutine_fn qmp_vdisk_assign(const char *node_name,
+                                   const char *filename,
+                                   BlockdevDriver format, Error **errp)
 {
     VdiskLayer *l = vdisk_node_find(node_name, errp);
 
     if (l) {
-        vdisk_assign(l, filename, BlockdevDriver_str(format), errp);
+        vdisk_co_assign(l, filename, BlockdevDriver_str(format), errp);
     }
 }
 
-void qmp_vdisk_unassign(const char *node_name, Error **errp)
+void coroutine_fn qmp_vdisk_unassign(const char *node_name, Error **errp)
 {
     VdiskLayer *l = vdisk_node_find(node_name, errp);
 
     if (l) {
-        vdisk_unassign(l, errp);
+        vdisk_co_unassign(l, errp);
     }
 }

@@ -105,11 +105,8 @@ bool vdisk_reset(VdiskLayer *l, Error **errp)
     if (!ok) {
         return false;
     }
-    /* A reset polls: nobody is to come in before it is done */
     bdrv_ref(bs);
-    l->resetting = true;
     vdisk_pooled_reset(l);
-    l->resetting = false;
     bdrv_unref(bs);
     return true;
 }
