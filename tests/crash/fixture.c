@@ -184,6 +184,9 @@ static void ram_end(RamDisk *d, RamRequest request, int64_t offset,
 
     if (d->events) {
         e.end = ++*d->clock;
+        if (d->keep_data && request == RAM_WRITE) {
+            e.data = g_memdup2(d->data + offset, bytes);
+        }
         g_array_append_val(d->events, e);
     }
 }

@@ -81,6 +81,7 @@ typedef struct RamEvent {
     int64_t bytes;
     uint64_t begin;
     uint64_t end;
+    uint8_t *data;      /* of a write, if the disk keeps it */
 } RamEvent;
 
 typedef struct RamDisk {
@@ -96,6 +97,7 @@ typedef struct RamDisk {
 
     GArray *events;             /* RamEvent as they completed; NULL: none */
     uint64_t *clock;            /* if there are events */
+    bool keep_data;             /* in the events; theirs to be freed */
 
     QemuMutex lock;             /* for the data and for what follows */
     Rng rng;
