@@ -86,7 +86,7 @@ class Pooled:
         disk = self.disk('reset.mcs', bases[0])
         rows = {}
         with Machine(disk) as vm:
-            for turn in range(3 if full else 2):
+            for turn in range(2):
                 for written in amounts:
                     row = rows.setdefault(f'{written // MIB} MiB', {
                         'reset_ms': [], 'assign_ms': [], 'push_ms': []})
