@@ -119,8 +119,11 @@ void vdisk_pooled_reset_all(void)
         VdiskLayer *l = g_ptr_array_index(all, i);
         BlockDriverState *bs = l->bs;
 
-        /* An inactive one belongs to another process: incoming migration */
-        if (!(bs->open_flags & BDRV_O_INACTIVE)) {
+        /*
+         * An inactive one belongs to another process: incoming migration. One
+         * that is read-only has nothing to forget, and nothing may be written.
+         */
+        if (!(bs->open_flags & BDRV_O_INACTIVE) && !bdrv_is_read_only(bs)) {
             if (!l->reset_on_start || l->resets == 0) {
                 pooled_reset(l);
             }
