@@ -205,7 +205,7 @@ static void reclaim_timer(void *opaque)
     BlockDriverState *bs = b->l->bs;
     bool active = qatomic_xchg(&b->l->guest_active, false);
 
-    /* The guest's own I/O goes first, but a busy one does not stop us for good */
+    /* The guest's own I/O goes first, but does not stop us for good */
     if (b->paused || bs->quiesce_counter || qatomic_read(&b->l->saved) ||
         (active && b->busy++ < BUSY_PAUSES)) {
         timer_mod(b->reclaim_timer, now_ms() + BUSY_PAUSE_MS);

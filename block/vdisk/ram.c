@@ -86,6 +86,7 @@ void vdisk_ram_destroy(VdiskRam *r)
 void vdisk_ram_clear(VdiskRam *r)
 {
     memset(r->buckets, 0, bucket_bytes(r));
+    assert(r->moving == 0);
     r->used = 0;
     r->fresh = 0;
     r->free = NONE;
@@ -285,6 +286,7 @@ bool vdisk_ram_take(VdiskRam *r, VdiskRamRun *run)
         run->n++;
     }
     run->first = first;
+    r->moving += run->n;
     for (unsigned k = 0; k < run->n; k++) {
         uint32_t i = lookup(r, first + k);
 
@@ -298,6 +300,7 @@ bool vdisk_ram_take(VdiskRam *r, VdiskRamRun *run)
 
 void vdisk_ram_moved(VdiskRam *r, const VdiskRamRun *run, bool failed)
 {
+    r->moving -= run->n;
     for (unsigned k = 0; k < run->n; k++) {
         uint32_t i = lookup(r, run->first + k);
         VdiskRamSlot *s = &r->slots[i];

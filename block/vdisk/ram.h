@@ -42,6 +42,7 @@ typedef struct VdiskRam {
     uint32_t bucket_mask;
 
     uint32_t used;              /* slots that are not free */
+    uint32_t moving;            /* of those, on their way to the file */
     uint32_t fresh;             /* slots from here on were not used yet */
     uint32_t touched;           /* slots from here on have no memory */
     uint32_t free;              /* list of free slots below fresh */

@@ -173,12 +173,13 @@ static unsigned tier_new_level(VdiskTier *t)
     return 0;
 }
 
-/* Is there more in the tier than shall stay there? */
+/* Is there more in the tier than shall stay there, or is leaving it already? */
 static bool tier_must_move(VdiskTier *t)
 {
     uint32_t keep = t->ram.size - DIV_ROUND_UP(t->ram.size, FREE_PART);
 
-    return qatomic_read(&t->ram.used) >
+    QEMU_LOCK_GUARD(&t->lock);
+    return t->ram.used - t->ram.moving >
            (qatomic_read(&t->write_through) ? 0 : keep);
 }
 
