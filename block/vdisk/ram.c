@@ -269,6 +269,7 @@ static bool is_cold(const VdiskRam *r, uint64_t g, uint64_t limit)
 
 bool vdisk_ram_take(VdiskRam *r, VdiskRamRun *run)
 {
+    unsigned max = MAX(1, MIN(VDISK_RAM_RUN, r->size / VDISK_RAM_RUN_PART));
     uint64_t first, limit;
 
     if (r->oldest == NONE) {
@@ -277,12 +278,12 @@ bool vdisk_ram_take(VdiskRam *r, VdiskRamRun *run)
     first = r->slots[r->oldest].granule;
     limit = r->slots[r->oldest].used_at + r->used / COLD_PART;
     run->n = 1;
-    while (run->n < VDISK_RAM_RUN && first > 0 &&
+    while (run->n < max && first > 0 &&
            is_cold(r, first - 1, limit)) {
         first--;
         run->n++;
     }
-    while (run->n < VDISK_RAM_RUN && is_cold(r, first + run->n, limit)) {
+    while (run->n < max && is_cold(r, first + run->n, limit)) {
         run->n++;
     }
     run->first = first;

@@ -10,9 +10,9 @@
  *      +-----------------+    moved, but written   | written nor failed
  *      +------------------    meanwhile or failed -+
  *
- * A moving slot is being written to the file. It can be read, written and
- * dropped like any other, but stays until that write has ended: two writes of
- * one granule to the file at once could end in the wrong order.
+ * A copy of a moving slot is being written to the file. The slot can be read,
+ * written and dropped like any other, but stays until that write has ended: two
+ * writes of one granule to the file at once could end in the wrong order.
  *
  * Nothing here locks or waits; the caller sees to it that calls do not overlap.
  *
@@ -24,8 +24,12 @@
 
 #include "block/vdisk/pure.h"
 
-/* Granules that are moved with one request: 256 KiB */
+/*
+ * Granules that are moved with one request: at most 256 KiB, and of a small tier
+ * no more than this part of its slots, since each is copied on its way
+ */
 #define VDISK_RAM_RUN       64
+#define VDISK_RAM_RUN_PART  256
 
 /* Limits in bytes for users; 32-bit slot numbers could name twice as much */
 #define VDISK_RAM_MIN       (UINT64_C(1) << 20)
@@ -54,7 +58,7 @@ typedef struct VdiskRam {
 typedef struct VdiskRamRun {
     uint64_t first;
     unsigned n;
-    void *memory[VDISK_RAM_RUN];    /* of each; owned by the tier */
+    const void *memory[VDISK_RAM_RUN];  /* of each; owned by the tier */
 } VdiskRamRun;
 
 /*

@@ -9,6 +9,7 @@
 #include "qapi/qapi-events-vdisk.h"
 #include "qemu/cutils.h"
 #include "qemu/lockable.h"
+#include "qemu/memalign.h"
 #include "qemu/units.h"
 #include "block/aio_task.h"
 #include "block/vdisk/layer.h"
@@ -184,14 +185,31 @@ static bool tier_must_move(VdiskTier *t)
 }
 
 /*
- * Move one run. Returns 0 if there is none. The memory may be written while it
- * is being sent: then it is moved again.
+ * Copy the run as it is now. Sent from where it is, it could be written at the
+ * same time, and a read from the file find half of either in one sector.
  */
+static uint8_t *tier_copy(VdiskTier *t, const VdiskRamRun *run)
+{
+    uint8_t *buf = qemu_blockalign(t->l->bs->file->bs,
+                                   run->n * VDISK_GRANULE);
+
+    for (unsigned i = 0; i < run->n; ) {
+        unsigned end = MIN(i + COPY_GRANULES, run->n);
+
+        QEMU_LOCK_GUARD(&t->lock);
+        for (; i < end; i++) {
+            memcpy(buf + i * VDISK_GRANULE, run->memory[i], VDISK_GRANULE);
+        }
+    }
+    return buf;
+}
+
+/* Move one run. Returns 0 if there is none. */
 static int coroutine_fn GRAPH_RDLOCK tier_co_move(VdiskTier *t)
 {
     VdiskLayer *l = t->l;
     VdiskRamRun run;
-    QEMUIOVector qiov;
+    uint8_t *buf;
     int ret;
 
     WITH_QEMU_LOCK_GUARD(&t->lock) {
@@ -199,14 +217,11 @@ static int coroutine_fn GRAPH_RDLOCK tier_co_move(VdiskTier *t)
             return 0;
         }
     }
-    qemu_iovec_init(&qiov, run.n);
-    for (unsigned i = 0; i < run.n; i++) {
-        qemu_iovec_add(&qiov, run.memory[i], VDISK_GRANULE);
-    }
-    ret = bdrv_co_pwritev(l->bs->file,
-                          l->data_offset + run.first * VDISK_GRANULE,
-                          qiov.size, &qiov, 0);
-    qemu_iovec_destroy(&qiov);
+    buf = tier_copy(t, &run);
+    ret = bdrv_co_pwrite(l->bs->file,
+                         l->data_offset + run.first * VDISK_GRANULE,
+                         run.n * VDISK_GRANULE, buf, 0);
+    qemu_vfree(buf);
     qatomic_set(&l->unsynced, true);
     WITH_QEMU_LOCK_GUARD(&t->lock) {
         vdisk_ram_moved(&t->ram, &run, ret < 0);
@@ -396,6 +411,7 @@ VdiskTierUse vdisk_tier_use(VdiskLayer *l)
     return (VdiskTierUse) {
         .size = t->ram.size * (uint64_t)VDISK_GRANULE,
         .used = t->ram.used * (uint64_t)VDISK_GRANULE,
-        .memory = vdisk_ram_memory(&t->ram),
+        .memory = vdisk_ram_memory(&t->ram) +
+                  t->ram.moving * (uint64_t)VDISK_GRANULE,
     };
 }

@@ -94,7 +94,7 @@ static void test_clear_and_trim(void)
     vdisk_ram_destroy(&r);
 }
 
-/* The oldest goes first, with neighbours that are as cold, not with hot ones */
+/* The oldest goes first; in a large tier with neighbours that are as cold, not with hot ones */
 static void test_coldest(void)
 {
     VdiskRam r;
@@ -109,15 +109,44 @@ static void test_coldest(void)
         }
     }
     CU_ASSERT_FATAL(vdisk_ram_take(&r, &run));
-    CU_ASSERT_EQUAL(run.first + run.n > 101, true);
-    CU_ASSERT(run.first <= 100);
-    CU_ASSERT(run.n <= VDISK_RAM_RUN);
+    /* A small tier: one at a time, the oldest first */
+    CU_ASSERT_EQUAL(run.first, 100);
+    CU_ASSERT_EQUAL(run.n, 1);
     for (unsigned k = 0; k < run.n; k++) {
         CU_ASSERT(is_filled(run.memory[k], run.first + k));
     }
     vdisk_ram_moved(&r, &run, false);
     CU_ASSERT_FALSE(vdisk_ram_has(&r, 100));
     CU_ASSERT_EQUAL(r.used, SLOTS - run.n);
+    vdisk_ram_destroy(&r);
+}
+
+static void test_neighbours(void)
+{
+    const unsigned slots = VDISK_RAM_RUN * VDISK_RAM_RUN_PART;
+    VdiskRam r;
+    VdiskRamRun run;
+    uint64_t moved = 0;
+
+    CU_ASSERT_FATAL(vdisk_ram_init(&r, (uint64_t)slots * VDISK_GRANULE));
+    for (unsigned g = 0; g < slots; g++) {
+        *(uint32_t *)vdisk_ram_add(&r, g, true) = g;
+    }
+    CU_ASSERT_FATAL(vdisk_ram_take(&r, &run));
+    CU_ASSERT_EQUAL(run.first, 0);
+    CU_ASSERT_EQUAL(run.n, VDISK_RAM_RUN);
+    for (unsigned k = 0; k < run.n; k++) {
+        CU_ASSERT_EQUAL(*(const uint32_t *)run.memory[k], run.first + k);
+    }
+    vdisk_ram_moved(&r, &run, false);
+    /* Hot ones stay: 100 was used just now */
+    CU_ASSERT_PTR_NOT_NULL(vdisk_ram_find(&r, 100));
+    while (moved < 3 * VDISK_RAM_RUN && vdisk_ram_take(&r, &run)) {
+        CU_ASSERT(run.first > 100 || run.first + run.n <= 100);
+        moved += run.n;
+        vdisk_ram_moved(&r, &run, false);
+    }
+    CU_ASSERT(vdisk_ram_has(&r, 100));
     vdisk_ram_destroy(&r);
 }
 
@@ -197,7 +226,7 @@ static void model_move(Model *m, unsigned k)
         m->busy[k] = false;
     } else if (vdisk_ram_take(&m->r, run)) {
         for (unsigned i = 0; i < run->n; i++) {
-            m->sent[k][i] = *(uint32_t *)run->memory[i];
+            m->sent[k][i] = *(const uint32_t *)run->memory[i];
         }
         m->busy[k] = true;
     }
@@ -250,6 +279,7 @@ int main(void)
         { "limit", test_limit },
         { "clear and trim", test_clear_and_trim },
         { "coldest first", test_coldest },
+        { "neighbours", test_neighbours },
         { "written and dropped while moving", test_while_moving },
         { "against a model", test_against_model },
         CU_TEST_INFO_NULL,
