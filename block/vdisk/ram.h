@@ -25,8 +25,8 @@
 #include "block/vdisk/pure.h"
 
 /*
- * Granules that are moved with one request: at most 256 KiB, and of a small tier
- * no more than this part of its slots, since each is copied on its way
+ * Granules that are moved with one request: at most 256 KiB, and of a small
+ * tier no more than this part of its slots, since each is copied on its way
  */
 #define VDISK_RAM_RUN       64
 #define VDISK_RAM_RUN_PART  256
