@@ -13,6 +13,7 @@
 #include "libqos/pci-pc.h"
 #include "libqos/virtio-pci.h"
 #include "qemu/bswap.h"
+#include "qemu/timer.h"
 #include "qemu/units.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
@@ -380,6 +381,28 @@ static void test_sleep(void)
     qtest_shutdown(qs);
 }
 
+/* The guest hangs, and its watchdog resets it */
+static void test_watchdog(void)
+{
+    g_autofree char *args = NULL;
+    QOSState *qs;
+    Disk d;
+
+    make_disk("a.mcs", "pooled");
+    args = drive_args("a", "a.mcs", SLOT_A, NULL);
+    qs = qtest_pc_boot("-device ib700 -action watchdog=reset %s", args);
+    d = disk_open(qs, SLOT_A);
+    disk_write(&d, 0, 64 * KiB, 0x22);
+    qtest_outb(qs->qts, 0x443, 14);     /* in two seconds */
+    qtest_clock_step(qs->qts, 5 * NANOSECONDS_PER_SECOND);
+    qtest_qmp_eventwait(qs->qts, "WATCHDOG");
+    qtest_qmp_eventwait(qs->qts, "VDISK_RESET");
+    disk_reset(&d);                     /* for libqos to find its devices */
+    disk_expect(&d, 0, 64 * KiB, BASE_BYTE);
+    disk_stop(&d);
+    qtest_shutdown(qs);
+}
+
 /* Saved by a migration, and not by anything that leaves the disk in use */
 static void test_migration(void)
 {
@@ -557,6 +580,7 @@ int main(int argc, char **argv)
     qtest_add_func("/mcs/reset-on-start", test_reset_on_start);
     qtest_add_func("/mcs/two", test_two);
     qtest_add_func("/mcs/sleep", test_sleep);
+    qtest_add_func("/mcs/watchdog", test_watchdog);
     qtest_add_func("/mcs/migration", test_migration);
     qtest_add_func("/mcs/in-flight", test_in_flight);
     qtest_add_func("/mcs/hotplug", test_hotplug);
