@@ -43,8 +43,10 @@ static const struct {
     { "small.raw",  "raw",   SMALL_SIZE },
 };
 
+/* What a header says */
 typedef struct Named {
     int base, assigned;         /* index in images, or NONE */
+    int64_t size;               /* of the disk */
 } Named;
 
 /* What outlives a worker */
@@ -55,7 +57,6 @@ typedef struct Shared {
     uint64_t next_id;
     bool have_disk;
     int life;                   /* cycles of it */
-    int64_t size, new_size;     /* of the disk; what it is growing to */
     Named allowed[MAX_ALLOWED]; /* headers that the file may have */
     int n_allowed;
     bool failed;
@@ -94,6 +95,11 @@ static char *path(Worker *w, const char *name)
     return g_build_filename(w->dir, name, NULL);
 }
 
+static bool same(Named a, Named b)
+{
+    return a.base == b.base && a.assigned == b.assigned && a.size == b.size;
+}
+
 /* What the file's header may say, were the process to end now */
 
 static void may_be(Worker *w, Named n)
@@ -127,14 +133,14 @@ static Named header_says(Worker *w)
     VdiskHeader *h = &w->layer->header;
 
     return (Named) { image_index(w, h->base.name),
-                     image_index(w, h->assigned.name) };
+                     image_index(w, h->assigned.name), h->virtual_size };
 }
 
 /* Content */
 
 static void show_base(Worker *w)
 {
-    for (int64_t i = 0; i < w->s->size / SECTOR; i++) {
+    for (int64_t i = 0; i < w->now.size / SECTOR; i++) {
         w->ref[i] = i < images[w->now.base].size / SECTOR ?
                     STAMP_BASE + 10 + w->now.base : STAMP_ZERO;
     }
@@ -142,14 +148,14 @@ static void show_base(Worker *w)
 
 static void compare(Worker *w, const char *when)
 {
-    if (blk_getlength(w->blk) != w->s->size) {
+    if (blk_getlength(w->blk) != w->now.size) {
         fail(w, "%s: the disk has %" PRId64 " bytes instead of %" PRId64, when,
-             blk_getlength(w->blk), w->s->size);
+             blk_getlength(w->blk), w->now.size);
     }
-    if (blk_pread(w->blk, 0, w->s->size, w->buf, 0) < 0) {
+    if (blk_pread(w->blk, 0, w->now.size, w->buf, 0) < 0) {
         fail(w, "%s: reading fails", when);
     }
-    for (int64_t i = 0; i < w->s->size / SECTOR; i++) {
+    for (int64_t i = 0; i < w->now.size / SECTOR; i++) {
         uint64_t id = stamp_read(w->buf + i * SECTOR, i);
 
         w->s->compared++;
@@ -163,7 +169,7 @@ static void compare(Worker *w, const char *when)
 static void random_op(Worker *w)
 {
     Rng *rng = &w->s->rng;
-    int64_t sectors = w->s->size / SECTOR;
+    int64_t sectors = w->now.size / SECTOR;
     int64_t first = rng_below(rng, sectors);
     int64_t n = MIN(1 + rng_below(rng, 40), sectors - first);
     unsigned dice = rng_below(rng, 100);
@@ -221,10 +227,9 @@ static void make_disk(Worker *w)
     bdrv_img_create(disk, "mcs", image, images[base].format,
                     (char *)"lifetime=pooled", -1, BDRV_O_RDWR, true,
                     &error_abort);
-    w->s->size = w->s->new_size = DISK_SIZE;
     w->s->life = 0;
     w->s->lives++;
-    must_be(w, (Named) { base, NONE });
+    must_be(w, (Named) { base, NONE, DISK_SIZE });
     w->s->have_disk = true;
 }
 
@@ -256,18 +261,15 @@ static void begin_session(Worker *w)
     open_disk(w);
     found = header_says(w);
     for (int i = 0; i < w->s->n_allowed; i++) {
-        ok |= memcmp(&found, &w->s->allowed[i], sizeof(found)) == 0;
+        ok |= same(found, w->s->allowed[i]);
     }
     if (!ok) {
-        fail(w, "the header names image %d, assigned %d, which it never did; "
-             "first of %d allowed: %d, %d", found.base, found.assigned,
-             w->s->n_allowed, w->s->allowed[0].base,
-             w->s->allowed[0].assigned);
+        fail(w, "the header names image %d, assigned %d, size %" PRId64
+             ", which it never did; first of %d allowed: %d, %d, %" PRId64,
+             found.base, found.assigned, found.size, w->s->n_allowed,
+             w->s->allowed[0].base, w->s->allowed[0].assigned,
+             w->s->allowed[0].size);
     }
-    if (blk_getlength(w->blk) == w->s->new_size) {
-        w->s->size = w->s->new_size;
-    }
-    w->s->new_size = w->s->size;
     must_be(w, found);
     show_base(w);
     compare(w, "opened");
@@ -301,15 +303,15 @@ static void coroutine_fn assign_entry(void *opaque)
 static void assign(Worker *w, int image)
 {
     AssignCo a = { .w = w, .image = image };
-    Named then = { w->now.base, image };
-    bool fits = image == NONE || images[image].size >= w->s->size;
+    Named then = { w->now.base, image, w->now.size };
+    bool fits = image == NONE || images[image].size >= w->now.size;
 
     may_be(w, then);
     qemu_coroutine_enter(qemu_coroutine_create(assign_entry, &a));
     AIO_WAIT_WHILE_UNLOCKED(NULL, !a.done);
     if (a.ok != fits) {
         fail(w, "assigning image %d to a disk of %" PRId64 " bytes: %s", image,
-             w->s->size, a.ok ? "accepted" : error_get_pretty(a.err));
+             w->now.size, a.ok ? "accepted" : error_get_pretty(a.err));
     }
     error_free(a.err);
     must_be(w, a.ok ? then : w->now);
@@ -319,26 +321,26 @@ static void assign(Worker *w, int image)
 /* Does the reset take the image? It is not there if @gone. */
 static void reset(Worker *w, bool gone)
 {
-    Named then = { w->now.assigned, NONE };
+    Named then = { w->now.assigned, NONE, w->now.size };
+    Named says;
     bool take = w->now.assigned != NONE && !(gone && !w->layer->assigned_bs);
 
     if (take) {
+        then.size = MAX(then.size, images[then.base].size);
         may_be(w, then);
-        w->s->new_size = MAX(w->s->size, images[then.base].size);
     }
     vdisk_pooled_reset_all();
     w->s->resets++;
     if (take) {
         /* The file follows in the background: both are possible for now */
         w->now = then;
-        w->s->size = w->s->new_size;
         w->s->pushes++;
     }
-    if (memcmp(&w->now, &(Named) { header_says(w).base,
-                                   header_says(w).assigned }, sizeof(Named))) {
+    says = header_says(w);
+    if (!same(says, w->now)) {
         fail(w, "after a reset the disk runs on image %d, assigned %d, "
-             "instead of %d, %d", header_says(w).base, header_says(w).assigned,
-             w->now.base, w->now.assigned);
+             "instead of %d, %d", says.base, says.assigned, w->now.base,
+             w->now.assigned);
     }
     show_base(w);
     compare(w, "reset");
