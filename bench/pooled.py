@@ -171,17 +171,18 @@ class Pooled:
         return result
 
     def ram_calls(self):
-        """System calls that write, in a session that fits into the memory."""
+        """System calls that write, in a session that fits into the memory.
+        (Opening a file reads from it, and tries what it can do.)"""
         size = 64 * MIB
         disk = self.disk('calls.mcs', self.shelf.base(self.scale.disk))
         log = self.shelf.dir / 'strace.log'
         tools.run('strace', '-f', '-e', 'trace=pwrite64,pwritev,pwritev2,'
-                  'io_submit,io_uring_enter,fallocate', '-o', str(log),
+                  'io_submit,fallocate', '-o', str(log),
                   tools.IMG, 'bench', '-w', '-c', str(size // (4 * KIB)),
                   '-s', '4096', '-S', str(68 * KIB), '-t', 'none', '-i',
                   'native', *tier_target(disk, 2 * size))
-        calls = len(re.findall(r'^\d+ +\w+\(', log.read_text(errors='replace'),
-                               re.M))
+        calls = len(re.findall(r'^\d+ +(?:pwrite\w*|fallocate)\(|_CMD_PWRITE',
+                               log.read_text(errors='replace'), re.M))
         disk.unlink()
         return {'calls': calls, 'writes': size // (4 * KIB)}
 
