@@ -1,13 +1,13 @@
 /*
- * Cycle test: the life of a pooled desktop, over and over, with crashes
+ * Cycle test: desktops that are used, reset, pushed to, saved and killed
  *
- * A worker process opens the disk and does random things to it: requests,
- * resets, assignments, saving and resuming, clean ends. Now and then it is
- * killed, at any moment. What it is about to do, and what it has done, stands
- * in memory that outlives it. The next worker must find a clean disk, on an
- * image and with an assignment that the header could have then: the old one or
- * the new one, never neither. Everything is compared by content, and whatever
- * an older session wrote is content that no other can have.
+ * A cycle is some random requests and then one event: a reset, an assignment,
+ * taking it back, closing and opening, saving and resuming in this process or
+ * in the next one, or the sudden death of the process. All is compared by
+ * content with a record in memory that outlives the process (desk.h).
+ *
+ * The parent has no block layer. It starts one process after the other. What
+ * they do is given by the seed, but not to the microsecond when they die.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,520 +16,447 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include "qapi/error.h"
-#include "qemu/cutils.h"
-#include "qemu/main-loop.h"
-#include "qemu/thread.h"
-#include "qobject/qdict.h"
-#include "block/mcs/mcs.h"
-#include "../crash/fixture.h"
+#include "qemu/memalign.h"
+#include "desk.h"
 
-#define DISK_SIZE       (256 * 1024)
-#define LARGE_SIZE      (320 * 1024)
-#define SMALL_SIZE      (128 * 1024)
-#define MAX_SECTORS     (LARGE_SIZE / SECTOR)
 #define LIFE_CYCLES     60
-#define CYCLE_OPS       10
-#define MAX_ALLOWED     4
-#define NONE            -1
-
-/* The images; what a sector of one holds tells which it is */
-static const struct {
-    const char *name, *format;
-    int64_t size;
-} images[] = {
-    { "a.raw",      "raw",   DISK_SIZE },
-    { "b.qcow2",    "qcow2", DISK_SIZE },
-    { "large.raw",  "raw",   LARGE_SIZE },
-    { "small.raw",  "raw",   SMALL_SIZE },
-};
-
-/* What a header says */
-typedef struct Named {
-    int base, assigned;         /* index in images, or NONE */
-    int64_t size;               /* of the disk */
-} Named;
-
-/* What outlives a worker */
-typedef struct Shared {
-    Rng rng;
-    uint64_t cycles, limit;
-    uint64_t crashes, resets, pushes, refused, saves, lives, compared;
-    uint64_t next_id;
-    bool have_disk;
-    int life;                   /* cycles of it */
-    Named allowed[MAX_ALLOWED]; /* headers that the file may have */
-    int n_allowed;
-    bool failed;
-    char why[512];
-} Shared;
-
-typedef struct Worker {
-    Shared *s;
-    const char *dir;
-    BlockBackend *blk;
-    VdiskLayer *layer;
-    Named now;
-    uint64_t ref[MAX_SECTORS];
-    uint8_t buf[LARGE_SIZE];
-} Worker;
-
-static void G_GNUC_PRINTF(2, 3) G_NORETURN
-fail(Worker *w, const char *fmt, ...)
-{
-    va_list ap;
-
-    va_start(ap, fmt);
-    vsnprintf(w->s->why, sizeof(w->s->why), fmt, ap);
-    va_end(ap);
-    w->s->failed = true;
-    _exit(1);
-}
-
-static bool chance(Worker *w, unsigned percent)
-{
-    return rng_chance(&w->s->rng, percent);
-}
-
-static char *path(Worker *w, const char *name)
-{
-    return g_build_filename(w->dir, name, NULL);
-}
-
-static bool same(Named a, Named b)
-{
-    return a.base == b.base && a.assigned == b.assigned && a.size == b.size;
-}
-
-/* What the file's header may say, were the process to end now */
-
-static void may_be(Worker *w, Named n)
-{
-    assert(w->s->n_allowed < MAX_ALLOWED);
-    w->s->allowed[w->s->n_allowed] = n;
-    qatomic_store_release(&w->s->n_allowed, w->s->n_allowed + 1);
-}
-
-static void must_be(Worker *w, Named n)
-{
-    w->s->allowed[0] = n;
-    qatomic_store_release(&w->s->n_allowed, 1);
-    w->now = n;
-}
-
-static int image_index(Worker *w, const char *name)
-{
-    for (int i = 0; i < ARRAY_SIZE(images); i++) {
-        g_autofree char *full = path(w, images[i].name);
-
-        if (g_str_equal(full, name)) {
-            return i;
-        }
-    }
-    return NONE;
-}
-
-static Named header_says(Worker *w)
-{
-    VdiskHeader *h = &w->layer->header;
-
-    return (Named) { image_index(w, h->base.name),
-                     image_index(w, h->assigned.name), h->virtual_size };
-}
-
-/* Content */
-
-static void show_base(Worker *w)
-{
-    for (int64_t i = 0; i < w->now.size / SECTOR; i++) {
-        w->ref[i] = i < images[w->now.base].size / SECTOR ?
-                    STAMP_BASE + 10 + w->now.base : STAMP_ZERO;
-    }
-}
-
-static void compare(Worker *w, const char *when)
-{
-    if (blk_getlength(w->blk) != w->now.size) {
-        fail(w, "%s: the disk has %" PRId64 " bytes instead of %" PRId64, when,
-             blk_getlength(w->blk), w->now.size);
-    }
-    if (blk_pread(w->blk, 0, w->now.size, w->buf, 0) < 0) {
-        fail(w, "%s: reading fails", when);
-    }
-    for (int64_t i = 0; i < w->now.size / SECTOR; i++) {
-        uint64_t id = stamp_read(w->buf + i * SECTOR, i);
-
-        w->s->compared++;
-        if (id != w->ref[i]) {
-            fail(w, "%s: sector %" PRId64 " holds 0x%" PRIx64
-                 " instead of 0x%" PRIx64, when, i, id, w->ref[i]);
-        }
-    }
-}
-
-static void random_op(Worker *w)
-{
-    Rng *rng = &w->s->rng;
-    int64_t sectors = w->now.size / SECTOR;
-    int64_t first = rng_below(rng, sectors);
-    int64_t n = MIN(1 + rng_below(rng, 40), sectors - first);
-    unsigned dice = rng_below(rng, 100);
-    uint64_t id = dice < 65 ? ++w->s->next_id : STAMP_ZERO;
-    int ret;
-
-    if (chance(w, 40)) {
-        first = QEMU_ALIGN_DOWN(first, GRANULE / SECTOR);
-        n = MIN(QEMU_ALIGN_UP(n, GRANULE / SECTOR), sectors - first);
-    }
-    if (dice < 65) {
-        stamp_fill(w->buf, first, n, id);
-        ret = blk_pwrite(w->blk, first * SECTOR, n * SECTOR, w->buf, 0);
-    } else if (dice < 85) {
-        ret = blk_pwrite_zeroes(w->blk, first * SECTOR, n * SECTOR,
-                                dice < 75 ? BDRV_REQ_MAY_UNMAP : 0);
-    } else {
-        compare(w, "at work");
-        return;
-    }
-    if (ret < 0) {
-        fail(w, "a request failed: %s", strerror(-ret));
-    }
-    for (int64_t i = first; i < first + n; i++) {
-        w->ref[i] = id;
-    }
-}
-
-/* Making and opening the disk */
-
-static void make_images(Worker *w)
-{
-    for (int i = 0; i < ARRAY_SIZE(images); i++) {
-        g_autofree char *name = path(w, images[i].name);
-        QDict *options = qdict_new();
-        BlockBackend *blk;
-
-        bdrv_img_create(name, images[i].format, NULL, NULL, NULL,
-                        images[i].size, BDRV_O_RDWR, true, &error_abort);
-        qdict_put_str(options, "driver", images[i].format);
-        blk = blk_new_open(name, NULL, options, BDRV_O_RDWR, &error_abort);
-        stamp_fill(w->buf, 0, images[i].size / SECTOR, STAMP_BASE + 10 + i);
-        blk_pwrite(blk, 0, images[i].size, w->buf, 0);
-        blk_unref(blk);
-    }
-}
-
-static void make_disk(Worker *w)
-{
-    int base = rng_below(&w->s->rng, 2);
-    g_autofree char *disk = path(w, "disk.mcs");
-    g_autofree char *image = path(w, images[base].name);
-
-    unlink(disk);
-    bdrv_img_create(disk, "mcs", image, images[base].format,
-                    (char *)"lifetime=pooled", -1, BDRV_O_RDWR, true,
-                    &error_abort);
-    w->s->life = 0;
-    w->s->lives++;
-    must_be(w, (Named) { base, NONE, DISK_SIZE });
-    w->s->have_disk = true;
-}
-
-static void open_disk(Worker *w)
-{
-    g_autofree char *disk = path(w, "disk.mcs");
-    QDict *options = qdict_new();
-
-    qdict_put_str(options, "driver", "mcs");
-    if (chance(w, 30)) {
-        qdict_put_str(options, "keep-space", "on");
-    }
-    w->blk = blk_new_open(disk, NULL, options, BDRV_O_RDWR | BDRV_O_RESIZE |
-                          BDRV_O_UNMAP, &error_abort);
-    blk_set_force_allow_inactivate(w->blk);
-    w->layer = vdisk_node_next(NULL);
-    if (chance(w, 60)) {
-        vdisk_tier_open(w->layer, (1 + rng_below(&w->s->rng, 20)) * GRANULE,
-                        &error_abort);
-    }
-}
-
-/* As after power-on: whatever happened, the disk is one that can be */
-static void begin_session(Worker *w)
-{
-    Named found;
-    bool ok = false;
-
-    open_disk(w);
-    found = header_says(w);
-    for (int i = 0; i < w->s->n_allowed; i++) {
-        ok |= same(found, w->s->allowed[i]);
-    }
-    if (!ok) {
-        fail(w, "the header names image %d, assigned %d, size %" PRId64
-             ", which it never did; first of %d allowed: %d, %d, %" PRId64,
-             found.base, found.assigned, found.size, w->s->n_allowed,
-             w->s->allowed[0].base, w->s->allowed[0].assigned,
-             w->s->allowed[0].size);
-    }
-    must_be(w, found);
-    show_base(w);
-    compare(w, "opened");
-}
+#define MAX_REQUESTS    50
+#define CYCLE_SECONDS   60      /* longer than this, and it hangs */
+#define EXIT_NEXT       3       /* the child is done, the cycles are not */
 
 /* Events */
 
-typedef struct AssignCo {
-    Worker *w;
+/* Some are too small for the disk, and shall be refused */
+static int random_image(Desk *d)
+{
     int image;
-    Error *err;
-    bool done, ok;
-} AssignCo;
 
-static void coroutine_fn assign_entry(void *opaque)
-{
-    AssignCo *a = opaque;
-
-    if (a->image == NONE) {
-        a->ok = vdisk_co_unassign(a->w->layer, &a->err);
-    } else {
-        g_autofree char *name = path(a->w, images[a->image].name);
-
-        a->ok = vdisk_co_assign(a->w->layer, name, images[a->image].format,
-                                &a->err);
-    }
-    a->done = true;
-    aio_wait_kick();
+    do {
+        image = rng_below(&d->r->rng, IMAGES);
+    } while (images[image].sectors < desk_names(d)->sectors &&
+             rng_chance(&d->r->rng, 70));
+    return image;
 }
 
-static void assign(Worker *w, int image)
+static void event_reset(Desk *d)
 {
-    AssignCo a = { .w = w, .image = image };
-    Named then = { w->now.base, image, w->now.size };
-    bool fits = image == NONE || images[image].size >= w->now.size;
+    Record *r = d->r;
+    Names new = *desk_names(d);
+    bool away = new.assigned != NONE && rng_chance(&r->rng, 30);
+    bool take = r->pooled && new.assigned != NONE &&
+                (!away || d->l->assigned_bs);
 
-    may_be(w, then);
-    qemu_coroutine_enter(qemu_coroutine_create(assign_entry, &a));
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !a.done);
-    if (a.ok != fits) {
-        fail(w, "assigning image %d to a disk of %" PRId64 " bytes: %s", image,
-             w->now.size, a.ok ? "accepted" : error_get_pretty(a.err));
+    if (away) {
+        image_hide(r, d->dir, new.assigned);
     }
-    error_free(a.err);
-    must_be(w, a.ok ? then : w->now);
-    w->s->refused += !a.ok;
-}
-
-/* Does the reset take the image? It is not there if @gone. */
-static void reset(Worker *w, bool gone)
-{
-    Named then = { w->now.assigned, NONE, w->now.size };
-    Named says;
-    bool take = w->now.assigned != NONE && !(gone && !w->layer->assigned_bs);
-
+    r->counts.stayed += away && !take;
     if (take) {
-        then.size = MAX(then.size, images[then.base].size);
-        may_be(w, then);
+        new = (Names) { new.assigned, NONE, images[new.assigned].sectors };
     }
+    desk_begin(d, DOING_RESET, new);
+    desk_changes(d);
+    machine_quiet = away && !take;
     vdisk_pooled_reset_all();
-    w->s->resets++;
-    if (take) {
-        /* The file follows in the background: both are possible for now */
-        w->now = then;
-        w->s->pushes++;
+    machine_quiet = false;
+    desk_changed(d);
+    /* The header follows in the background: until then it may be the old one */
+    desk_wait_header(d);
+    desk_end(d);
+    image_show(r, d->dir);
+    r->counts.reset++;
+    r->counts.switched += take;
+    desk_check_names(d);
+    if (r->pooled) {
+        desk_forget(d);
     }
-    says = header_says(w);
-    if (!same(says, w->now)) {
-        fail(w, "after a reset the disk runs on image %d, assigned %d, "
-             "instead of %d, %d", says.base, says.assigned, w->now.base,
-             w->now.assigned);
+    if (r->pooled && d->l->tier && vdisk_tier_use(d->l).used) {
+        desk_fail(d, "blocks of the last session are in memory");
     }
-    show_base(w);
-    compare(w, "reset");
+    desk_compare(d, r->pooled);
 }
 
-static void reset_without_image(Worker *w)
+static void event_assign(Desk *d)
 {
-    g_autofree char *name = NULL, *away = NULL;
+    Record *r = d->r;
+    Names new = *desk_names(d);
+    int image = random_image(d);
+    g_autofree char *path = image_path(d->dir, image);
+    bool away = rng_chance(&r->rng, 5);
+    bool good = r->pooled && !away && images[image].sectors >= new.sectors;
+    Error *err = NULL;
 
-    if (w->now.assigned == NONE || w->now.assigned == w->now.base) {
-        reset(w, false);
-        return;
+    if (away) {
+        image_hide(r, d->dir, image);
     }
-    name = path(w, images[w->now.assigned].name);
-    away = g_strconcat(name, ".away", NULL);
-    g_assert_no_errno(rename(name, away));
-    reset(w, true);
-    g_assert_no_errno(rename(away, name));
+    if (good) {
+        new.assigned = image;
+    }
+    desk_begin(d, DOING_ASSIGN, new);
+    if (desk_assign(d, path, images[image].format, &err) != good) {
+        desk_fail(d, "image %d was%s assigned: %s", image, good ? " not" : "",
+                  err ? error_get_pretty(err) : "");
+    }
+    desk_end(d);
+    image_show(r, d->dir);
+    error_free(err);
+    *(good ? &r->counts.assigned : &r->counts.refused) += 1;
+    desk_check_names(d);
 }
 
-static void save_and_resume(Worker *w)
+static void event_unassign(Desk *d)
 {
-    bdrv_inactivate(blk_bs(w->blk), &error_abort);
-    bdrv_graph_rdlock_main_loop();
-    bdrv_activate(blk_bs(w->blk), &error_abort);
-    bdrv_graph_rdunlock_main_loop();
-    w->s->saves++;
-    compare(w, "resumed");
+    Names new = *desk_names(d);
+
+    new.assigned = NONE;
+    desk_begin(d, DOING_UNASSIGN, new);
+    if (!desk_assign(d, NULL, NULL, NULL)) {
+        desk_fail(d, "nothing could be unassigned");
+    }
+    desk_end(d);
+    d->r->counts.unassigned++;
+    desk_check_names(d);
 }
 
-static void end_session(Worker *w)
+static void check_file(Desk *d)
 {
-    blk_unref(w->blk);
-    w->blk = NULL;
-    /* Closing waits for the header */
-    must_be(w, w->now);
+    BdrvCheckResult result = {};
+
+    desk_check(d, bdrv_check(blk_bs(d->blk), &result, 0), "check");
+    if (result.corruptions || result.leaks || result.check_errors) {
+        desk_fail(d, "check finds %d corruptions, %d leaks", result.corruptions,
+                  result.leaks);
+    }
 }
 
-static void event(Worker *w)
+static void event_reopen(Desk *d)
 {
-    unsigned dice = rng_below(&w->s->rng, 100);
+    Record *r = d->r;
 
-    if (dice < 40) {
-        reset(w, false);
-    } else if (dice < 62) {
-        assign(w, rng_below(&w->s->rng, ARRAY_SIZE(images)));
-    } else if (dice < 70) {
-        assign(w, NONE);
-    } else if (dice < 76) {
-        reset_without_image(w);
-    } else if (dice < 86) {
-        save_and_resume(w);
+    desk_begin(d, DOING_CLOSE, *desk_names(d));
+    desk_close(d);
+    desk_end(d);
+    if (r->pooled) {
+        desk_forget(d);
     } else {
-        end_session(w);
-        begin_session(w);
+        memcpy(r->flushed, r->ref, sizeof(r->ref));
+        r->log_n = 0;
     }
-    if (w->s->n_allowed > 2) {
-        /* Too many things are possible to tell anything: be sure again */
-        assign(w, NONE);
+    desk_begin(d, DOING_OPEN, *desk_names(d));
+    desk_open(d, false, &error_abort);
+    desk_end(d);
+    r->counts.reopened++;
+    desk_compare(d, r->pooled);
+    if (!r->pooled) {
+        check_file(d);
     }
 }
 
-static void cycle(Worker *w)
+/* As the machine is saved: the disk is inactive then, and all in the file */
+static void save(Desk *d)
 {
-    int ops = rng_below(&w->s->rng, CYCLE_OPS);
+    Record *r = d->r;
 
-    for (int i = 0; i < ops; i++) {
-        random_op(w);
+    desk_begin(d, DOING_SAVE, *desk_names(d));
+    desk_changes(d);
+    desk_check(d, bdrv_inactivate_all(), "saving");
+    if (r->pooled) {
+        /* Killed from here on, nobody has the machine's half of the state */
+        qatomic_set_mb(&r->has_token, false);
+        memcpy(r->saved_ref, r->ref, sizeof(r->ref));
+        memcpy(r->token, d->l->header.token, sizeof(r->token));
+        r->saved = SAVED_YES;
+        qatomic_set_mb(&r->has_token, true);
+    } else {
+        memcpy(r->flushed, r->ref, sizeof(r->ref));
+        r->log_n = 0;
     }
-    event(w);
-    w->s->cycles++;
-    w->s->life++;
+    desk_end(d);
+    r->counts.saved++;
 }
 
-static void *killer(void *opaque)
+/* A migration that fails: the disk goes on in this process */
+static void event_save(Desk *d)
 {
-    g_usleep(*(unsigned *)opaque);
-    kill(getpid(), SIGKILL);
-    return NULL;
+    save(d);
+    bdrv_activate_all(&error_abort);
+    desk_check_names(d);
+    desk_compare(d, false);
 }
 
-/* Goes on until it is killed, or all is done */
-static void G_NORETURN work(Shared *s, const char *dir)
+static void event_hand_over(Desk *d)
 {
-    Worker *w = g_new0(Worker, 1);
-    uint64_t crash_at;
-    QemuThread thread;
-    unsigned us;
+    save(d);
+    d->r->resume_next = d->r->pooled;
+    if (rng_chance(&d->r->rng, 50)) {
+        desk_close(d);
+    }
+    _exit(EXIT_NEXT);
+}
 
-    w->s = s;
-    w->dir = dir;
+static void arm(Desk *d)
+{
+    static const unsigned times[] = { 100, 1000, 5000 };
+    static const unsigned points[] = { 4, 16, 80 };
+    Rng *rng = &d->r->rng;
+    int i = rng_below(rng, 3);
+
+    qatomic_set_mb(&d->r->killing, true);
+    if (rng_chance(rng, 50)) {
+        kill_after(1 + rng_below(rng, times[i]));
+    } else {
+        kill_at_write(1 + rng_below(rng, points[i]));
+    }
+}
+
+static void (*const events_to_die_in[])(Desk *d) = {
+    event_reset, event_reset, event_assign, event_assign, event_unassign,
+    event_reopen, event_save,
+};
+
+static void event_to_die_in(Desk *d)
+{
+    events_to_die_in[rng_below(&d->r->rng, ARRAY_SIZE(events_to_die_in))](d);
+}
+
+static void event_crash(Desk *d)
+{
+    Rng *rng = &d->r->rng;
+
+    d->r->counts.crashed++;
+    if (rng_chance(rng, 20)) {
+        /* Whatever comes first after saving, without a request in between */
+        event_save(d);
+        arm(d);
+        event_to_die_in(d);
+        kill_now();
+    }
+    if (rng_chance(rng, 50)) {
+        event_assign(d);
+    }
+    arm(d);
+    for (int i = 0; i < 4; i++) {
+        if (rng_chance(rng, 50)) {
+            desk_random_requests(d, 1 + rng_below(rng, MAX_REQUESTS));
+        }
+        event_to_die_in(d);
+    }
+    kill_now();
+}
+
+static const struct {
+    void (*func)(Desk *d);
+    unsigned weight;    /* of 100 */
+} events[] = {
+    { event_reset,      28 },
+    { event_assign,     20 },
+    { event_unassign,    6 },
+    { event_reopen,     12 },
+    { event_save,       10 },
+    { event_hand_over,   4 },
+    { event_crash,      20 },
+};
+
+static void random_event(Desk *d)
+{
+    unsigned n = rng_below(&d->r->rng, 100);
+    int i = 0;
+
+    while (n >= events[i].weight) {
+        n -= events[i++].weight;
+    }
+    events[i].func(d);
+}
+
+/* Children */
+
+/* Resume the saved state: can it be, and is it what was saved? */
+static bool resume(Desk *d)
+{
+    Record *r = d->r;
+    Error *err = NULL;
+    bool ok;
+
+    machine_token = r->token;
+    ok = desk_open(d, true, &err);
+    if (ok ? r->saved == SAVED_NO : r->saved == SAVED_YES) {
+        desk_fail(d, "the saved state was%s resumed: %s", ok ? "" : " not",
+                  err ? error_get_pretty(err) : "the disk has changed since");
+    }
+    if (!ok) {
+        error_free(err);
+        desk_close(d);
+        r->saved = SAVED_NO;
+        r->counts.not_resumed++;
+        return false;
+    }
+    memcpy(r->ref, r->saved_ref, sizeof(r->ref));
+    r->saved = SAVED_YES;
+    r->counts.resumed++;
+    desk_compare(d, false);
+    return true;
+}
+
+static void begin_after_crash(Desk *d)
+{
+    desk_open(d, false, &error_abort);
+    if (d->r->pooled) {
+        desk_forget(d);
+    } else {
+        desk_accept(d);
+        check_file(d);
+    }
+    desk_compare(d, d->r->pooled);
+}
+
+/* What the last process has left */
+static void begin(Desk *d)
+{
+    Record *r = d->r;
+    bool must_resume = r->resume_next;
+    bool resumed = false;
+
+    r->resume_next = false;
+    if (must_resume || (r->has_token && rng_chance(&r->rng, 40))) {
+        resumed = resume(d);
+    }
+    if (!resumed) {
+        begin_after_crash(d);
+    }
+    r->doing = DOING_NOTHING;
+}
+
+static void begin_life(Desk *d)
+{
+    desk_make(d);
+    desk_open(d, false, &error_abort);
+    desk_compare(d, true);
+    d->r->left = 1 + rng_below(&d->r->rng, LIFE_CYCLES);
+}
+
+static void child(Record *r, const char *dir)
+{
+    Desk d = { .r = r, .dir = dir };
+
     block_layer_init();
-    /* What could not be done is told by events and warnings, as it should */
-    g_assert_nonnull(freopen("/dev/null", "w", stderr));
-    if (!s->lives) {
-        make_images(w);
+    d.path = g_build_filename(dir, "disk.mcs", NULL);
+    d.buf = qemu_memalign(GRANULE, MAX_REQUEST * SECTOR);
+    if (r->left) {
+        begin(&d);
+    } else {
+        images_make(&d);
+        begin_life(&d);
     }
-    if (!s->have_disk || s->life >= LIFE_CYCLES) {
-        s->have_disk = false;
-        make_disk(w);
-    }
-    begin_session(w);
-    crash_at = s->cycles + rng_below(&s->rng, 12);
-    while (s->cycles < s->limit) {
-        if (s->cycles == crash_at) {
-            us = rng_below(&s->rng, 6000);
-            qemu_thread_create(&thread, "killer", killer, &us,
-                               QEMU_THREAD_DETACHED);
-        }
-        cycle(w);
-    }
-    end_session(w);
-    _exit(0);
-}
-
-static void remove_all(const char *dir)
-{
-    g_autofree char *disk = g_build_filename(dir, "disk.mcs", NULL);
-
-    for (int i = 0; i < ARRAY_SIZE(images); i++) {
-        g_autofree char *name = g_build_filename(dir, images[i].name, NULL);
-        g_autofree char *away = g_strconcat(name, ".away", NULL);
-
-        unlink(name);
-        unlink(away);
-    }
-    unlink(disk);
-    rmdir(dir);
-}
-
-/* A worker that was killed while an image was away did not put it back */
-static void put_back(const char *dir)
-{
-    for (int i = 0; i < ARRAY_SIZE(images); i++) {
-        g_autofree char *name = g_build_filename(dir, images[i].name, NULL);
-        g_autofree char *away = g_strconcat(name, ".away", NULL);
-
-        if (access(away, F_OK) == 0) {
-            g_assert_no_errno(rename(away, name));
+    while (r->cycle < r->cycles) {
+        alarm(CYCLE_SECONDS);
+        r->cycle++;
+        r->left--;
+        desk_random_requests(&d, rng_below(&r->rng, MAX_REQUESTS));
+        if (r->left == 0) {
+            event_reopen(&d);
+            desk_close(&d);
+            begin_life(&d);
+        } else {
+            random_event(&d);
         }
     }
+    desk_close(&d);
+    exit(0);
 }
 
-static void run_workers(Shared *s, const char *dir)
+/* Parent */
+
+/* Returns whether there is to be another child */
+static bool ended(Record *r, int status, bool *ok)
 {
-    int status = 0;
+    if (r->failed) {
+        *ok = false;
+        return false;
+    }
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && r->killing) {
+        r->killed = true;
+        r->counts.killed_in[r->doing]++;
+        return true;
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == EXIT_NEXT) {
+        return true;
+    }
+    *ok = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    if (!*ok) {
+        report(false, "cycle: the process ended with status 0x%x; cycle %"
+               PRIu64 ", --seed %" PRIu64, status, r->cycle, r->seed);
+    }
+    return false;
+}
 
-    while (!s->failed && s->cycles < s->limit) {
-        pid_t pid;
+static bool run_children(Record *r, const char *dir)
+{
+    bool ok = true;
+    int status;
 
-        put_back(dir);
-        pid = fork();
-        g_assert_cmpint(pid, >=, 0);
+    do {
+        pid_t pid = fork();
+
         if (pid == 0) {
-            work(s, dir);
+            child(r, dir);
         }
-        g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-        if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
-            s->crashes++;
-            s->cycles++;
-        } else if (!s->failed && status) {
-            s->failed = true;
-            snprintf(s->why, sizeof(s->why), "a worker ended with status 0x%x",
-                     status);
+        if (pid < 0 || waitpid(pid, &status, 0) != pid) {
+            return report(false, "cycle: no process: %s", strerror(errno));
         }
-    }
+        image_show(r, dir);
+        r->killing = r->killing && WIFSIGNALED(status);
+    } while (ended(r, status, &ok));
+    return ok;
+}
+
+/* Returns whether there was some of all */
+static bool tell(const Record *r)
+{
+    const Counts *c = &r->counts;
+
+    note("%" PRIu64 " resets: %" PRIu64 " took an image, %" PRIu64
+         " found theirs gone", c->reset, c->switched, c->stayed);
+    note("%" PRIu64 " assigned, %" PRIu64 " refused, %" PRIu64 " taken back",
+         c->assigned, c->refused, c->unassigned);
+    note("%" PRIu64 " reopened, %" PRIu64 " saved, %" PRIu64 " resumed in "
+         "another process, %" PRIu64 " void", c->reopened, c->saved,
+         c->resumed, c->not_resumed);
+    note("%" PRIu64 " killed: %" PRIu64 " in requests, %" PRIu64 " assigning, %"
+         PRIu64 " in resets, %" PRIu64 " saving, %" PRIu64 " opening",
+         c->crashed, c->killed_in[DOING_REQUEST], c->killed_in[DOING_ASSIGN],
+         c->killed_in[DOING_RESET], c->killed_in[DOING_SAVE],
+         c->killed_in[DOING_OPEN]);
+    note("of changed headers they left %" PRIu64 " old and %" PRIu64 " new; "
+         "memory was full %" PRIu64 " times", c->found_old, c->found_new,
+         c->overflowed);
+    return c->switched && c->stayed && c->refused && c->resumed &&
+           c->not_resumed && c->killed_in[DOING_RESET] && c->overflowed &&
+           c->killed_in[DOING_ASSIGN] && c->found_old && c->found_new;
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = option_number(argv, "--seed", 1);
-    g_autofree char *dir = g_dir_make_tmp("mcs-cycle-XXXXXX", NULL);
-    Shared *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE,
+    Record *r = mmap(NULL, sizeof(*r), PROT_READ | PROT_WRITE,
                      MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    g_autofree char *dir = g_dir_make_tmp("mcs-cycle-XXXXXX", NULL);
+    g_autofree char *remove = g_strdup_printf("rm -rf '%s'", dir);
+    bool ok;
 
-    g_assert_true(dir && s != MAP_FAILED);
-    s->rng.state = seed;
-    s->limit = option_number(argv, "--cycles", 2000);
-    run_workers(s, dir);
-    remove_all(dir);
-    if (s->failed) {
-        return !report(false, "cycle: %s; cycle %" PRIu64 ", crash %" PRIu64
-                       ", --seed %" PRIu64, s->why, s->cycles, s->crashes,
-                       seed);
+    assert(r != MAP_FAILED && dir);
+    r->cycles = option_number(argv, "--cycles", 2000);
+    r->seed = option_number(argv, "--seed", 1);
+    r->rng.state = r->seed;
+    r->next_id = 1;
+    r->hidden = NONE;
+    ok = run_children(r, dir);
+    if (ok) {
+        bool all = tell(r);
+
+        report(true, "cycle: %" PRIu64 " cycles with %" PRIu64 " requests, %"
+               PRIu64 " MiB read and compared, 0 wrong", r->cycle,
+               r->counts.requests, r->counts.sectors / 2048);
+        if (r->cycles >= 2000) {
+            ok = report(all, "cycle: everything above has happened");
+        }
     }
-    return !report(s->crashes > 0 && s->pushes > 0, "cycle: %" PRIu64
-                   " cycles of %" PRIu64 " disks, %" PRIu64 " crashes, %" PRIu64
-                   " resets, %" PRIu64 " images taken, %" PRIu64 " refused, %"
-                   PRIu64 " saved, %" PRIu64 " sectors compared, --seed %"
-                   PRIu64, s->cycles, s->lives, s->crashes, s->resets,
-                   s->pushes, s->refused, s->saves, s->compared, seed);
+    return system(remove) || !ok;
 }
