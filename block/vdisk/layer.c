@@ -326,18 +326,12 @@ layer_co_put_header(VdiskLayer *l, const VdiskHeader *new)
     /*
      * Into the copy that is not in use: torn or lost, this write leaves the
      * header as it was. Durable before it is relied on, or the next update
-     * would overwrite the only copy that is known to be whole. With FUA if the
-     * file has it, since a flush waits for all that the desktop has written.
-     * What QEMU does in its place is not enough: a flush that does not see the
-     * write as new.
+     * would overwrite the only copy that is known to be whole. Not with FUA:
+     * QEMU 10.0 follows such a write by a flush that it skips if all before the
+     * write was flushed.
      */
-    if (l->bs->file->bs->supported_write_flags & BDRV_REQ_FUA) {
-        ret = bdrv_co_pwrite(l->bs->file, copy * VDISK_HEADER_BYTES,
-                             VDISK_HEADER_BYTES, buf, BDRV_REQ_FUA);
-    } else {
-        ret = bdrv_co_pwrite_sync(l->bs->file, copy * VDISK_HEADER_BYTES,
-                                  VDISK_HEADER_BYTES, buf, 0);
-    }
+    ret = bdrv_co_pwrite_sync(l->bs->file, copy * VDISK_HEADER_BYTES,
+                              VDISK_HEADER_BYTES, buf, 0);
     if (ret >= 0) {
         l->header.generation = h.generation;
         l->header_copy = copy;
