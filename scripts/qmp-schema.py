@@ -4,7 +4,7 @@
 
   qmp-schema.py generated FILE    FILE is qapi-introspect.c made with real type
                                   names; print it sorted, without what needs
-                                  CONFIG_MCS or CONFIG_PVS
+                                  CONFIG_VDISK or CONFIG_PVS
   qmp-schema.py live FILE         FILE is a QMP session with the answer to
                                   query-qmp-schema; print its entries with
                                   types numbered by use, which forgets how
@@ -15,7 +15,7 @@ import json
 import re
 import sys
 
-OURS = {"CONFIG_MCS", "CONFIG_PVS"}
+OURS = {"CONFIG_VDISK", "CONFIG_PVS"}
 
 
 def needs_ours(condition):
