@@ -79,6 +79,12 @@ static bool assign_one(Assign *a, const char *path, GError **error)
     if (!file) {
         return false;
     }
+    if (file->header.role != VDISK_ROLE_MCS) {
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                            "belongs to the driver 'pvs', which takes versions "
+                            "of a vDisk and not images");
+        return false;
+    }
     format = a->format ? a->format : file->header.base.format;
     if (!check_image(a, format, error) || !check_fits(a, file, error)) {
         return false;
@@ -87,6 +93,7 @@ static bool assign_one(Assign *a, const char *path, GError **error)
     memset(&h.assigned, 0, sizeof(h.assigned));
     g_strlcpy(h.assigned.name, a->image, sizeof(h.assigned.name));
     g_strlcpy(h.assigned.format, format, sizeof(h.assigned.format));
+    h.assigned.size = a->size;
     return layer_file_set_header(file, &h, error);
 }
 

@@ -72,10 +72,10 @@ int mcs_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
         return 0;
     }
     size = base->total_sectors * BDRV_SECTOR_SIZE;
-    if (size < s->layer.header.base_size) {
+    if (size < s->layer.header.base.size) {
         error_setg(errp, "The base image '%s' has %" PRId64 " bytes, but had "
                    "%" PRIu64 " when the disk was made on it",
-                   base->filename, size, s->layer.header.base_size);
+                   base->filename, size, s->layer.header.base.size);
         error_append_hint(errp, "It was replaced or cut off. Bring the right "
                           "one back, or accept this one with 'qemu-img rebase "
                           "-u'; the disk itself is unchanged.\n");

@@ -142,7 +142,7 @@ create_note_base_size(VdiskHeader *h, const char *filename, Error **errp)
                    "leave the size out", h->virtual_size, size);
         return false;
     }
-    h->base_size = MAX(size, 0);
+    h->base.size = MAX(size, 0);
     return true;
 }
 

@@ -56,7 +56,11 @@ static QemuOptsList mcs_runtime_opts = {
 
 static int mcs_probe(const uint8_t *buf, int buf_size, const char *filename)
 {
-    return vdisk_header_probe(buf, buf_size) ? 100 : 0;
+    VdiskRole role;
+
+    /* Also of an unknown role, so that it is not taken for a raw image */
+    return vdisk_header_probe(buf, buf_size, &role) &&
+           g_strcmp0(vdisk_role_driver(role) ?: "mcs", "mcs") == 0 ? 100 : 0;
 }
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -151,7 +155,8 @@ static int GRAPH_UNLOCKED mcs_open(BlockDriverState *bs, QDict *options,
     if (ret < 0) {
         return ret;
     }
-    ret = vdisk_layer_open(&s->layer, bs, &mcs_layer_ops, flags, errp);
+    ret = vdisk_layer_open(&s->layer, bs, &mcs_layer_ops, VDISK_ROLE_MCS, flags,
+                           errp);
     if (ret < 0) {
         return ret;
     }
@@ -309,12 +314,11 @@ mcs_co_change_backing_file(BlockDriverState *bs, const char *backing_file,
     }
     qemu_co_mutex_lock(&s->layer.header_lock);
     h = s->layer.header;
-    memset(&h.base, 0, sizeof(h.base));
+    memset(&h.base, 0, sizeof(h.base));     /* size: not known until opened */
     pstrcpy(h.base.name, sizeof(h.base.name), backing_file);
     if (*backing_file) {
         pstrcpy(h.base.format, sizeof(h.base.format), backing_fmt);
     }
-    h.base_size = 0;    /* not known until it is opened */
     memset(h.token, 0, sizeof(h.token));    /* it moves on */
     ret = vdisk_layer_co_set_header(&s->layer, &h);
     vdisk_saved_loaded(&s->layer);

@@ -276,7 +276,7 @@ static bool grow_to(BlockDriverState *bs, int64_t size, Error **errp)
 static void record_taken(VdiskLayer *l, int64_t size)
 {
     l->header.base = l->header.assigned;
-    l->header.base_size = size;
+    l->header.base.size = size;
     memset(&l->header.assigned, 0, sizeof(l->header.assigned));
     vdisk_background_write_header(l);
 }

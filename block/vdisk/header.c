@@ -21,7 +21,7 @@
 /* Bytes of map for the largest disk, four granules in each */
 #define MAX_CAPACITY        (VDISK_MAX_SIZE / (4 * VDISK_GRANULE))
 
-/* As on disk: little-endian, byte offsets as in docs/interop/mcs.rst */
+/* As on disk: little-endian, byte offsets as in docs/interop/layer.rst */
 typedef struct QEMU_PACKED DiskHeader {
     char magic[8];
     uint64_t checksum;
@@ -43,7 +43,12 @@ typedef struct QEMU_PACKED DiskHeader {
     uint8_t desktop[16];
     uint8_t token[VDISK_TOKEN_BYTES];
     uint64_t base_size;
-    uint8_t reserved2[104];
+    uint64_t base_version;
+    uint8_t base_root[VDISK_ROOT_BYTES];
+    uint64_t assigned_version;
+    uint8_t assigned_root[VDISK_ROOT_BYTES];
+    uint64_t assigned_size;
+    uint8_t reserved2[16];
     char base_format[VDISK_FORMAT_BYTES];
     char assigned_format[VDISK_FORMAT_BYTES];
     char base[VDISK_NAME_BYTES];
@@ -75,9 +80,31 @@ uint64_t vdisk_header_max_size(const VdiskHeader *h)
     return h->map_capacity * 4 * VDISK_GRANULE;
 }
 
-bool vdisk_header_probe(const uint8_t *buf, size_t len)
+bool vdisk_header_probe(const uint8_t *buf, size_t len, VdiskRole *role)
 {
-    return len >= 8 && memcmp(buf, HEADER_MAGIC, 8) == 0;
+    uint32_t value = 0;
+
+    if (len < 8 || memcmp(buf, HEADER_MAGIC, 8) != 0) {
+        return false;
+    }
+    if (len >= offsetof(DiskHeader, lifetime)) {
+        memcpy(&value, buf + offsetof(DiskHeader, role), sizeof(value));
+    }
+    *role = GUINT32_FROM_LE(value);
+    return true;
+}
+
+const char *vdisk_role_driver(VdiskRole role)
+{
+    switch (role) {
+    case VDISK_ROLE_MCS:
+        return "mcs";
+    case VDISK_ROLE_WRITE_CACHE:
+    case VDISK_ROLE_HOST_CACHE:
+        return "pvs";
+    default:
+        return NULL;
+    }
 }
 
 static uint64_t header_checksum(const DiskHeader *d)
@@ -105,12 +132,17 @@ void vdisk_header_encode(const VdiskHeader *h, uint8_t buf[VDISK_HEADER_BYTES])
         .granule_bits = GUINT32_TO_LE(VDISK_GRANULE_BITS),
         .role = GUINT32_TO_LE(h->role),
         .lifetime = GUINT32_TO_LE(h->lifetime),
-        .base_size = GUINT64_TO_LE(h->base_size),
+        .base_size = GUINT64_TO_LE(h->base.size),
+        .base_version = GUINT64_TO_LE(h->base.version),
+        .assigned_version = GUINT64_TO_LE(h->assigned.version),
+        .assigned_size = GUINT64_TO_LE(h->assigned.size),
     };
 
     memcpy(d.magic, HEADER_MAGIC, sizeof(d.magic));
     memcpy(d.desktop, h->desktop, sizeof(d.desktop));
     memcpy(d.token, h->token, sizeof(d.token));
+    memcpy(d.base_root, h->base.root, sizeof(d.base_root));
+    memcpy(d.assigned_root, h->assigned.root, sizeof(d.assigned_root));
     g_strlcpy(d.base, h->base.name, sizeof(d.base));
     g_strlcpy(d.base_format, h->base.format, sizeof(d.base_format));
     g_strlcpy(d.assigned, h->assigned.name, sizeof(d.assigned));
@@ -152,7 +184,49 @@ bool vdisk_image_name_valid(const char *name, const char *format, char **why)
     return true;
 }
 
-/* Copy an image name out of a header */
+bool vdisk_name_valid(const char *name, char **why)
+{
+    static const char chars[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                "abcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t len = strlen(name);
+
+    if (len < 1 || len > VDISK_NAME_CHARS) {
+        *why = g_strdup_printf("the name of a vDisk has 1 to %d characters",
+                               VDISK_NAME_CHARS);
+        return false;
+    }
+    if (strspn(name, chars) != len || *name == '.' || *name == '-') {
+        *why = g_strdup("the name of a vDisk consists of letters, digits, "
+                        "'.', '_' and '-', and begins with a letter, a digit "
+                        "or '_'");
+        return false;
+    }
+    return true;
+}
+
+bool vdisk_image_same(const VdiskImageName *a, const VdiskImageName *b)
+{
+    return g_str_equal(a->name, b->name) && g_str_equal(a->format, b->format) &&
+           a->version == b->version &&
+           memcmp(a->root, b->root, sizeof(a->root)) == 0;
+}
+
+char *vdisk_image_text(const VdiskImageName *image)
+{
+    if (!image->version) {
+        return g_strdup(image->name);
+    }
+    return g_strdup_printf("%s@%" PRIu64, image->name, image->version);
+}
+
+bool vdisk_root_is_set(const uint8_t root[VDISK_ROOT_BYTES])
+{
+    static const uint8_t none[VDISK_ROOT_BYTES];
+
+    return memcmp(root, none, sizeof(none)) != 0;
+}
+
+/* Copy the names of an image out of a header; they are not judged yet */
 static bool decode_image(VdiskImageName *image, const char *name,
                          const char *format, char **why)
 {
@@ -161,9 +235,73 @@ static bool decode_image(VdiskImageName *image, const char *name,
         *why = g_strdup("an image name in it does not end");
         return false;
     }
-    memcpy(image->name, name, VDISK_NAME_BYTES);
-    memcpy(image->format, format, VDISK_FORMAT_BYTES);
+    /* What is behind the end of a name is nobody's */
+    g_strlcpy(image->name, name, VDISK_NAME_BYTES);
+    g_strlcpy(image->format, format, VDISK_FORMAT_BYTES);
+    return true;
+}
+
+static bool check_version(const VdiskImageName *image, VdiskRole role,
+                          char **why)
+{
+    if (!vdisk_name_valid(image->name, why)) {
+        return false;
+    }
+    if (image->format[0]) {
+        *why = g_strdup("a version of a vDisk has no format");
+        return false;
+    }
+    /* A cache of the host is known by its root hash, or by its name alone */
+    if (role == VDISK_ROLE_WRITE_CACHE && !image->version) {
+        *why = g_strdup("the vDisk's version is missing");
+        return false;
+    }
+    return true;
+}
+
+static bool check_image(const VdiskImageName *image, VdiskRole role, char **why)
+{
+    bool versioned = image->version || vdisk_root_is_set(image->root);
+
+    if (image->size > VDISK_MAX_SIZE) {
+        *why = g_strdup("the size of its image is not possible");
+        return false;
+    }
+    if (!image->name[0] && (versioned || image->format[0] || image->size)) {
+        *why = g_strdup("it describes an image without a name");
+        return false;
+    }
+    if (role != VDISK_ROLE_MCS) {
+        return !image->name[0] || check_version(image, role, why);
+    }
+    if (versioned) {
+        *why = g_strdup("the image of a differencing disk has no version");
+        return false;
+    }
     return vdisk_image_name_valid(image->name, image->format, why);
+}
+
+static bool check_images(const VdiskHeader *h, char **why)
+{
+    const char *bad = NULL;
+
+    if (!check_image(&h->base, h->role, why) ||
+        !check_image(&h->assigned, h->role, why)) {
+        return false;
+    }
+    if (h->role == VDISK_ROLE_MCS) {
+        return true;
+    }
+    if (!h->base.name[0]) {
+        bad = "the name of its vDisk is missing";
+    } else if (h->assigned.name[0] && h->role == VDISK_ROLE_HOST_CACHE) {
+        bad = "a host's cache cannot take another version";
+    } else if (h->assigned.name[0] &&
+               !g_str_equal(h->assigned.name, h->base.name)) {
+        bad = "a version of another vDisk is assigned";
+    }
+    *why = g_strdup(bad);
+    return !bad;
 }
 
 static const char *bad_geometry(const VdiskHeader *h)
@@ -192,24 +330,32 @@ static const char *bad_geometry(const VdiskHeader *h)
     return NULL;
 }
 
+static const char *bad_kind(const VdiskHeader *h)
+{
+    if (!vdisk_role_driver(h->role)) {
+        return "its role is unknown";
+    }
+    if (h->lifetime != VDISK_DEDICATED && h->lifetime != VDISK_POOLED) {
+        return "its lifetime is neither dedicated nor pooled";
+    }
+    if (h->role == VDISK_ROLE_WRITE_CACHE && h->lifetime != VDISK_POOLED) {
+        return "a write cache must be pooled";
+    }
+    if (h->role == VDISK_ROLE_HOST_CACHE && h->lifetime != VDISK_DEDICATED) {
+        return "a host's cache must be dedicated";
+    }
+    return NULL;
+}
+
 static bool check_fields(const VdiskHeader *h, char **why)
 {
-    const char *bad = bad_geometry(h);
+    const char *bad = bad_geometry(h) ?: bad_kind(h);
 
-    if (!bad && h->role != VDISK_ROLE_MCS) {
-        bad = "its role is unknown";
-    }
-    if (!bad && h->lifetime != VDISK_DEDICATED && h->lifetime != VDISK_POOLED) {
-        bad = "its lifetime is neither dedicated nor pooled";
-    }
-    if (!bad && h->base_size > VDISK_MAX_SIZE) {
-        bad = "the base's size is not possible";
-    }
     if (bad) {
         *why = g_strdup(bad);
         return false;
     }
-    return true;
+    return check_images(h, why);
 }
 
 bool vdisk_header_decode(VdiskHeader *h, const uint8_t buf[VDISK_HEADER_BYTES],
@@ -248,10 +394,15 @@ bool vdisk_header_decode(VdiskHeader *h, const uint8_t buf[VDISK_HEADER_BYTES],
         .file_size = GUINT64_FROM_LE(d.file_size),
         .role = GUINT32_FROM_LE(d.role),
         .lifetime = GUINT32_FROM_LE(d.lifetime),
-        .base_size = GUINT64_FROM_LE(d.base_size),
+        .base.version = GUINT64_FROM_LE(d.base_version),
+        .base.size = GUINT64_FROM_LE(d.base_size),
+        .assigned.version = GUINT64_FROM_LE(d.assigned_version),
+        .assigned.size = GUINT64_FROM_LE(d.assigned_size),
     };
     memcpy(h->desktop, d.desktop, sizeof(h->desktop));
     memcpy(h->token, d.token, sizeof(h->token));
+    memcpy(h->base.root, d.base_root, sizeof(h->base.root));
+    memcpy(h->assigned.root, d.assigned_root, sizeof(h->assigned.root));
     return decode_image(&h->base, d.base, d.base_format, why) &&
            decode_image(&h->assigned, d.assigned, d.assigned_format, why) &&
            check_fields(h, why);

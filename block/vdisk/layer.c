@@ -43,6 +43,32 @@ layer_co_read_header(VdiskLayer *l, unsigned *bad, Error **errp)
     return ret;
 }
 
+/* A file of another role is another driver's, or nobody's to open */
+static bool layer_check_role(VdiskLayer *l, Error **errp)
+{
+    ERRP_GUARD();
+    static const char *const files[] = {
+        [VDISK_ROLE_MCS] = "a differencing disk",
+        [VDISK_ROLE_WRITE_CACHE] = "the write cache of a streamed vDisk",
+        [VDISK_ROLE_HOST_CACHE] = "a host's cache of a streamed vDisk",
+    };
+    VdiskRole role = l->header.role;
+
+    if (role == l->role) {
+        return true;
+    }
+    error_setg(errp, "The layer file is %s, not %s", files[role],
+               files[l->role]);
+    if (role == VDISK_ROLE_HOST_CACHE) {
+        error_append_hint(errp, "It is named by the option host-cache of the "
+                          "driver '%s'.\n", vdisk_role_driver(role));
+    } else {
+        error_append_hint(errp, "Open it with the driver '%s'.\n",
+                          vdisk_role_driver(role));
+    }
+    return false;
+}
+
 /* May this build and this process use the file that the header describes? */
 static int coroutine_fn GRAPH_RDLOCK
 layer_co_check_header(VdiskLayer *l, int flags, bool resume, Error **errp)
@@ -50,6 +76,9 @@ layer_co_check_header(VdiskLayer *l, int flags, bool resume, Error **errp)
     ERRP_GUARD();
     int64_t length = bdrv_co_getlength(l->bs->file->bs);
 
+    if (!layer_check_role(l, errp)) {
+        return -EINVAL;
+    }
     if (l->header.incompatible_features) {
         error_setg(errp, "The layer file uses features that this version does "
                    "not know (0x%" PRIx64 ")",
@@ -279,13 +308,14 @@ static void coroutine_fn layer_open_entry(void *opaque)
 }
 
 int vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
-                     const VdiskLayerOps *ops, int flags, Error **errp)
+                     const VdiskLayerOps *ops, VdiskRole role, int flags,
+                     Error **errp)
 {
     LayerOpenCo oc = {
         .l = l, .flags = flags, .errp = errp, .ret = -EINPROGRESS,
     };
 
-    *l = (VdiskLayer) { .bs = bs, .ops = ops };
+    *l = (VdiskLayer) { .bs = bs, .ops = ops, .role = role };
     qemu_co_mutex_init(&l->header_lock);
     qemu_co_mutex_init(&l->hold_lock);
     qemu_co_mutex_init(&l->flush_gate);

@@ -3,7 +3,7 @@
  *
  * The glue between the granule map, the header and the block layer; used by
  * mcs for its differencing disk and by pvs for its write cache. The format and
- * its crash argument are in docs/interop/mcs.rst.
+ * its crash argument are in docs/interop/layer.rst.
  *
  * Lock order: header_lock, flush_gate, hold_lock. Child I/O goes on under the
  * first two, never under hold_lock. A granule hold is not a lock of this list:
@@ -46,6 +46,7 @@ struct VdiskLayer {
     /* Never changed after open */
     BlockDriverState *bs;           /* the driver's; bs->file is the file */
     const VdiskLayerOps *ops;
+    VdiskRole role;                 /* that the driver opens files of */
     bool pooled;
     VdiskTier *tier;                /* of a pooled layer; NULL if none */
     bool keep_space;                /* pooled: of the last session */
@@ -95,13 +96,14 @@ static inline uint64_t vdisk_granules(int64_t bytes)
 /* layer.c: open, close, header and flush */
 
 /*
- * Open @bs->file as a layer. With BDRV_O_CHECK in @flags, damage that
- * vdisk_layer_co_check() can tell of does not fail it. Main loop, not in a
- * coroutine. On failure nothing is to be closed.
+ * Open @bs->file as a layer of role @role; another one is an error. With
+ * BDRV_O_CHECK in @flags, damage that vdisk_layer_co_check() can tell of does
+ * not fail it. Main loop, not in a coroutine. On failure nothing is to be
+ * closed.
  */
 int GRAPH_UNLOCKED vdisk_layer_open(VdiskLayer *l, BlockDriverState *bs,
-                                    const VdiskLayerOps *ops, int flags,
-                                    Error **errp);
+                                    const VdiskLayerOps *ops, VdiskRole role,
+                                    int flags, Error **errp);
 void vdisk_layer_close(VdiskLayer *l);
 
 /*

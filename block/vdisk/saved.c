@@ -180,11 +180,12 @@ bool vdisk_saved_check(const VdiskLayer *l, const VdiskHeader *before,
                           "throw it away and start the desktop anew.\n");
         return false;
     }
-    if (!g_str_equal(h->base.name, before->base.name) ||
-        !g_str_equal(h->base.format, before->base.format)) {
+    if (!vdisk_image_same(&h->base, &before->base)) {
+        g_autofree char *now = vdisk_image_text(&h->base);
+        g_autofree char *then = vdisk_image_text(&before->base);
+
         error_setg(errp, "The pooled disk '%s' runs on '%s', but was opened "
-                   "here when it ran on '%s'", file, h->base.name,
-                   before->base.name);
+                   "here when it ran on '%s'", file, now, then);
         error_append_hint(errp, "Start the destination anew.\n");
         return false;
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 #
-# Look into mcs images and damage them: see docs/interop/mcs.rst
+# Look into mcs images and damage them: see docs/interop/layer.rst
 #
 # Written from the specification and not from the driver's code, so the tests
 # that use it also compare the two.
@@ -35,6 +35,11 @@ FIELDS = {
     'desktop': (112, '16s'),
     'token': (128, '16s'),
     'base_size': (144, '<Q'),
+    'base_version': (152, '<Q'),
+    'base_root': (160, '32s'),
+    'assigned_version': (192, '<Q'),
+    'assigned_root': (200, '32s'),
+    'assigned_size': (232, '<Q'),
     'base_format': (256, '32s'),
     'assigned_format': (288, '32s'),
     'base': (320, '1024s'),

@@ -6,41 +6,8 @@
 
 #include "block/vdisk/header.h"
 #include "block/vdisk/map.h"
+#include "header-sample.h"
 #include "suite.h"
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
-static VdiskHeader sample(void)
-{
-    VdiskHeader h = {
-        .generation = 7,
-        .role = VDISK_ROLE_MCS,
-        .lifetime = VDISK_DEDICATED,
-        .base_size = 4096,
-        .base = { "master.qcow2", "qcow2" },
-        .assigned = { "next.raw", "raw" },
-    };
-
-    vdisk_header_layout(&h, 10 * 1024 * 1024 + 512);
-    memset(h.desktop, 0xab, sizeof(h.desktop));
-    memset(h.token, 0xcd, sizeof(h.token));
-    return h;
-}
-
-/* Is the header refused, with a reason? */
-static bool refused(const VdiskHeader *h)
-{
-    uint8_t buf[VDISK_HEADER_BYTES];
-    VdiskHeader out;
-    char *why = NULL;
-    bool valid;
-
-    vdisk_header_encode(h, buf);
-    valid = vdisk_header_decode(&out, buf, &why);
-    CU_ASSERT_EQUAL(valid, why == NULL);
-    g_free(why);
-    return !valid;
-}
 
 static void test_round_trip(void)
 {
@@ -50,7 +17,6 @@ static void test_round_trip(void)
     char *why = NULL;
 
     vdisk_header_encode(&h, buf);
-    CU_ASSERT(vdisk_header_probe(buf, sizeof(buf)));
     CU_ASSERT_FATAL(vdisk_header_decode(&out, buf, &why));
     CU_ASSERT_EQUAL(out.virtual_size, h.virtual_size);
     CU_ASSERT_EQUAL(out.map_offset, h.map_offset);
@@ -58,7 +24,8 @@ static void test_round_trip(void)
     CU_ASSERT_EQUAL(out.data_offset, h.data_offset);
     CU_ASSERT_EQUAL(out.file_size, h.file_size);
     CU_ASSERT_EQUAL(out.generation, 7);
-    CU_ASSERT_EQUAL(out.base_size, 4096);
+    CU_ASSERT_EQUAL(out.base.size, 4096);
+    CU_ASSERT_EQUAL(out.assigned.size, 8192);
     CU_ASSERT_EQUAL(memcmp(out.desktop, h.desktop, 16), 0);
     CU_ASSERT_EQUAL(memcmp(out.token, h.token, 16), 0);
     CU_ASSERT_STRING_EQUAL(out.base.name, "master.qcow2");
@@ -67,7 +34,7 @@ static void test_round_trip(void)
     CU_ASSERT_STRING_EQUAL(out.assigned.format, "raw");
 }
 
-/* The places of the fields are a contract: docs/interop/mcs.rst */
+/* The places of the fields are a contract: docs/interop/layer.rst */
 static void test_layout_on_disk(void)
 {
     VdiskHeader h = sample();
@@ -131,12 +98,6 @@ static void test_torn(void)
     }
 }
 
-#define REFUSE(field, value) do { \
-        VdiskHeader h_ = sample(); \
-        h_.field = value; \
-        CU_ASSERT(refused(&h_)); \
-    } while (0)
-
 static void test_geometry(void)
 {
     VdiskHeader h = sample();
@@ -161,9 +122,10 @@ static void test_geometry(void)
     REFUSE(data_offset, UINT64_C(1) << 63);
     REFUSE(data_offset, UINT64_C(1) << 62);
     REFUSE(file_size, UINT64_C(1) << 63);
-    REFUSE(base_size, UINT64_C(1) << 63);
+    REFUSE(base.size, UINT64_C(1) << 63);
     REFUSE(role, 0);
-    REFUSE(role, 2);
+    REFUSE(role, 4);
+    REFUSE(role, 0x80000001);
     REFUSE(lifetime, 0);
     REFUSE(lifetime, 3);
 }
@@ -202,17 +164,13 @@ static void test_names(void)
     g_free(longer);
 }
 
-/* Make the checksum match again, as an attacker would */
 static bool resealed_is_refused(uint8_t *buf, const char *reason)
 {
     VdiskHeader out;
-    uint64_t sum = 0;
     char *why = NULL;
     bool refused;
 
-    memcpy(buf + 8, &sum, sizeof(sum));
-    sum = GUINT64_TO_LE(XXH3_64bits(buf, VDISK_HEADER_BYTES));
-    memcpy(buf + 8, &sum, sizeof(sum));
+    reseal(buf);
     refused = !vdisk_header_decode(&out, buf, &why);
     CU_ASSERT(refused && strstr(why, reason));
     g_free(why);
