@@ -30,8 +30,6 @@ configure_args() {
         vhost-user-blk-server rbd curl libiscsi libnfs vdi vhdx vmdk vpc; do
         printf '%s\n' "--enable-$feature"
     done
-    for feature in vdisk; do
-        ! grep -q "^option('$feature'" "$tree/meson_options.txt" ||
-            printf '%s\n' "--$ours-$feature"
-    done
+    ! grep -q "^option('vdisk'" "$tree/meson_options.txt" ||
+        printf '%s\n' "--$ours-vdisk"
 }

@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qobject/qdict.h"
 #include "block/mcs/mcs.h"
 
 bool mcs_is_own_base(BlockDriverState *bs, const char *base)
@@ -83,4 +84,24 @@ int mcs_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
     }
     s->base_accepted = true;
     return 0;
+}
+
+BlockDriverState *mcs_open_image(BlockDriverState *bs,
+                                 const VdiskImageName *image, Error **errp)
+{
+    const char *file = bs->file->bs->filename;
+    g_autofree char *name =
+        bdrv_get_full_backing_filename_from_filename(file, image->name, errp);
+    QDict *options;
+
+    if (!name) {
+        return NULL;
+    }
+    if (vdisk_same_file(name, file)) {
+        error_setg(errp, "'%s' is the disk itself", image->name);
+        return NULL;
+    }
+    options = qdict_new();
+    qdict_put_str(options, "driver", image->format);
+    return bdrv_open(name, NULL, options, 0, errp);
 }

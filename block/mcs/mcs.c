@@ -9,49 +9,18 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/qapi-types-block-core.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
 #include "qemu/module.h"
-#include "qemu/option.h"
 #include "qobject/qdict.h"
 #include "block/mcs/mcs.h"
 #include "block/vdisk/front-end.h"
+#include "block/vdisk/options.h"
 #include "system/runstate.h"
 
-#define MCS_OPT_RESET_ON            "reset-on"
-#define MCS_OPT_WRITE_CACHE_RAM     "write-cache-ram"
-#define MCS_OPT_KEEP_SPACE          "keep-space"
-
 static const char *const mcs_strong_runtime_opts[] = {
-    MCS_OPT_RESET_ON,
+    VDISK_OPT_RESET_ON,
     NULL
-};
-
-static QemuOptsList mcs_runtime_opts = {
-    .name = "mcs",
-    .head = QTAILQ_HEAD_INITIALIZER(mcs_runtime_opts.head),
-    .desc = {
-        {
-            .name = MCS_OPT_RESET_ON,
-            .type = QEMU_OPT_STRING,
-            .help = "Resets at which a pooled disk forgets: 'reboot' for all, "
-                    "'start' for the first of the process only",
-        },
-        {
-            .name = MCS_OPT_WRITE_CACHE_RAM,
-            .type = QEMU_OPT_SIZE,
-            .help = "Memory in which a pooled disk keeps what was written "
-                    "last (default: 0)",
-        },
-        {
-            .name = MCS_OPT_KEEP_SPACE,
-            .type = QEMU_OPT_BOOL,
-            .help = "Keep the space of the last session for the next one "
-                    "(default: off)",
-        },
-        { /* end of list */ }
-    },
 };
 
 static int mcs_probe(const uint8_t *buf, int buf_size, const char *filename)
@@ -84,44 +53,8 @@ static int GRAPH_UNLOCKED mcs_set_base(BlockDriverState *bs,
 static const VdiskLayerOps mcs_layer_ops = {
     .co_read_base = mcs_co_read_base,
     .set_base = mcs_set_base,
+    .open_image = mcs_open_image,
 };
-
-/* Options that only a pooled disk has a use for */
-static bool mcs_read_pooled_options(VdiskLayer *l, QemuOpts *opts,
-                                    Error **errp)
-{
-    uint64_t ram = qemu_opt_get_size(opts, MCS_OPT_WRITE_CACHE_RAM, 0);
-    Error *err = NULL;
-    int value = qapi_enum_parse(&VdiskResetOn_lookup,
-                                qemu_opt_get(opts, MCS_OPT_RESET_ON),
-                                VDISK_RESET_ON_REBOOT, &err);
-
-    if (err) {
-        error_propagate(errp, err);
-        return false;
-    }
-    l->reset_on_start = value == VDISK_RESET_ON_START;
-    l->keep_space = qemu_opt_get_bool(opts, MCS_OPT_KEEP_SPACE, false);
-    if (ram && !l->pooled) {
-        error_setg(errp, "A dedicated disk keeps what was written in its file, "
-                   "so it cannot have a write-cache-ram");
-        return false;
-    }
-    return ram == 0 || (vdisk_tier_size_valid(ram, errp) &&
-                        vdisk_tier_open(l, ram, errp));
-}
-
-static int mcs_read_options(BlockDriverState *bs, QDict *options, Error **errp)
-{
-    BDRVMcsState *s = bs->opaque;
-    QemuOpts *opts = qemu_opts_create(&mcs_runtime_opts, NULL, 0,
-                                      &error_abort);
-    bool ok = qemu_opts_absorb_qdict(opts, options, errp) &&
-              mcs_read_pooled_options(&s->layer, opts, errp);
-
-    qemu_opts_del(opts);
-    return ok ? 0 : -EINVAL;
-}
 
 /* Tell the block layer what the header says */
 static void mcs_publish_header(BlockDriverState *bs)
@@ -164,8 +97,8 @@ static int GRAPH_UNLOCKED mcs_open(BlockDriverState *bs, QDict *options,
     bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
     bs->supported_truncate_flags = BDRV_REQ_ZERO_WRITE;
 
-    ret = mcs_read_options(bs, options, errp);
-    if (ret == 0) {
+    ret = -EINVAL;
+    if (vdisk_take_pooled_options(&s->layer, options, errp)) {
         bdrv_graph_rdlock_main_loop();
         ret = mcs_check_loop(bs, errp);
         bdrv_graph_rdunlock_main_loop();

@@ -37,4 +37,9 @@ int GRAPH_RDLOCK mcs_check_loop(BlockDriverState *bs, Error **errp);
 int GRAPH_RDLOCK mcs_check_perm(BlockDriverState *bs, uint64_t perm,
                                 uint64_t shared, Error **errp);
 
+/* Open what an assignment names. Main loop, not in a coroutine. */
+BlockDriverState * GRAPH_UNLOCKED
+mcs_open_image(BlockDriverState *bs, const VdiskImageName *image,
+               Error **errp);
+
 #endif /* BLOCK_MCS_H */

@@ -17,9 +17,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/qapi-events-vdisk.h"
-#include "qemu/cutils.h"
 #include "qemu/error-report.h"
-#include "qobject/qdict.h"
 #include "block/vdisk/layer.h"
 #include "system/block-backend.h"
 
@@ -90,24 +88,10 @@ static BlockDriverState *image_open(VdiskLayer *l, const VdiskImageName *image,
                                     Error **errp)
 {
     BlockDriverState *bs = l->bs;
-    BlockDriverState *opened;
-    g_autofree char *name = NULL;
-    QDict *options;
+    BlockDriverState *opened = l->ops->open_image(bs, image, errp);
     int64_t size;
     bool ok;
 
-    name = bdrv_get_full_backing_filename_from_filename(bs->file->bs->filename,
-                                                        image->name, errp);
-    if (!name) {
-        return NULL;
-    }
-    if (vdisk_same_file(name, bs->file->bs->filename)) {
-        error_setg(errp, "'%s' is the disk itself", image->name);
-        return NULL;
-    }
-    options = qdict_new();
-    qdict_put_str(options, "driver", image->format);
-    opened = bdrv_open(name, NULL, options, 0, errp);
     if (!opened) {
         return NULL;
     }
@@ -184,11 +168,8 @@ co_image_open(VdiskLayer *l, const VdiskImageName *image, Error **errp)
     return oc.opened;
 }
 
-static bool check_assignable(VdiskLayer *l, const char *name,
-                             const char *format, Error **errp)
+static bool check_assignable(VdiskLayer *l, Error **errp)
 {
-    g_autofree char *why = NULL;
-
     if (!l->pooled) {
         error_setg(errp, "The disk '%s' is dedicated: what it keeps belongs "
                    "to the image that it was written over",
@@ -200,29 +181,26 @@ static bool check_assignable(VdiskLayer *l, const char *name,
                    bdrv_get_node_name(l->bs));
         return false;
     }
-    if (!*name || !vdisk_image_name_valid(name, format, &why)) {
-        error_setg(errp, "Cannot assign '%s': %s", name,
-                   why ?: "an image is needed");
-        return false;
-    }
     return true;
 }
 
-bool coroutine_fn vdisk_co_assign(VdiskLayer *l, const char *name,
-                                  const char *format, Error **errp)
+bool coroutine_fn vdisk_co_assign(VdiskLayer *l, const VdiskImageName *image,
+                                  Error **errp)
 {
-    g_autofree VdiskImageName *image = g_new0(VdiskImageName, 1);
     BlockDriverState *bs = l->bs;
     BlockDriverState *opened;
     bool ok = false;
 
-    if (!check_assignable(l, name, format, errp)) {
+    if (!check_assignable(l, errp)) {
         return false;
     }
-    pstrcpy(image->name, sizeof(image->name), name);
-    pstrcpy(image->format, sizeof(image->format), format);
     bdrv_ref(bs);
     opened = co_image_open(l, image, errp);
+    if (opened && l->ops->co_image_usable &&
+        !l->ops->co_image_usable(opened, errp)) {
+        bdrv_co_unref(opened);
+        opened = NULL;
+    }
     if (opened) {
         ok = co_set_assigned(l, image, opened, errp);
     }
@@ -292,6 +270,48 @@ static bool still_fits(VdiskLayer *l, int64_t size, Error **errp)
     return true;
 }
 
+typedef struct UsableCo {
+    VdiskLayer *l;
+    BlockDriverState *image;
+    Error **errp;
+    bool ok, done;
+} UsableCo;
+
+static void coroutine_fn usable_entry(void *opaque)
+{
+    UsableCo *uc = opaque;
+
+    uc->ok = uc->l->ops->co_image_usable(uc->image, uc->errp);
+    uc->done = true;
+    aio_wait_kick();
+}
+
+/* Takes a bounded time, see VdiskLayerOps */
+static bool usable(VdiskLayer *l, BlockDriverState *image, Error **errp)
+{
+    UsableCo uc = { .l = l, .image = image, .errp = errp };
+
+    if (!l->ops->co_image_usable) {
+        return true;
+    }
+    qemu_coroutine_enter(qemu_coroutine_create(usable_entry, &uc));
+    BDRV_POLL_WHILE(image, !uc.done);
+    return uc.ok;
+}
+
+static void tell_failed(VdiskLayer *l, const VdiskImageName *name,
+                        const char *reason)
+{
+    VdiskImage image = {
+        .filename = (char *)name->name, .format = (char *)name->format,
+    };
+    bool streamed = l->role != VDISK_ROLE_MCS;
+
+    qapi_event_send_vdisk_assign_failed(bdrv_get_node_name(l->bs),
+                                        streamed ? NULL : &image, streamed,
+                                        name->version, reason);
+}
+
 bool vdisk_take_assigned(VdiskLayer *l)
 {
     BlockDriverState *image = l->assigned_bs;
@@ -310,7 +330,8 @@ bool vdisk_take_assigned(VdiskLayer *l)
         image = image_open(l, name, &err);
     }
     size = image ? bdrv_getlength(image) : -1;
-    if (image && still_fits(l, size, &err) && grow_to(l->bs, size, &err) &&
+    if (image && usable(l, image, &err) && still_fits(l, size, &err) &&
+        grow_to(l->bs, size, &err) &&
         l->ops->set_base(l->bs, image, &err) >= 0) {
         bdrv_unref(image);
         l->assigned_bs = NULL;
@@ -321,11 +342,7 @@ bool vdisk_take_assigned(VdiskLayer *l)
     vdisk_background_write_header(l);
     /* A bad push never costs a boot: on with the image that it has */
     l->assigned_bs = image;
-    qapi_event_send_vdisk_assign_failed(bdrv_get_node_name(l->bs),
-                                        &(VdiskImage) {
-                                            .filename = name->name,
-                                            .format = name->format,
-                                        }, error_get_pretty(err));
+    tell_failed(l, name, error_get_pretty(err));
     warn_report_err(err);
     return false;
 }

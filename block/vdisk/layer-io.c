@@ -17,6 +17,7 @@
 #include "qemu/memalign.h"
 #include "qemu/units.h"
 #include "block/aio_task.h"
+#include "block/vdisk/graph.h"
 #include "block/vdisk/layer.h"
 #include "block/vdisk/tier.h"
 #include "trace.h"
@@ -35,6 +36,14 @@ void coroutine_fn vdisk_layer_co_hold(VdiskLayer *l, VdiskHold *hold,
     int64_t bytes = (end - first) * VDISK_GRANULE;
 
     qemu_co_mutex_lock(&l->hold_lock);
+    while (l->remote_base && reqlist_find_conflict(&l->holds, offset, bytes)) {
+        /* Who holds it may wait for a store that is gone */
+        vdisk_graph_co_release();
+        reqlist_wait_all(&l->holds, offset, bytes, &l->hold_lock);
+        qemu_co_mutex_unlock(&l->hold_lock);
+        vdisk_graph_co_retake();
+        qemu_co_mutex_lock(&l->hold_lock);
+    }
     reqlist_wait_all(&l->holds, offset, bytes, &l->hold_lock);
     reqlist_init_req(&l->holds, &hold->req, offset, bytes);
     qemu_co_mutex_unlock(&l->hold_lock);
@@ -144,17 +153,28 @@ typedef struct LayerReadTask {
     size_t qiov_offset;
 } LayerReadTask;
 
-/* vdisk_layer_co_preadv() keeps the graph lock until all tasks have ended */
+/*
+ * Who started the task keeps the graph lock until all have ended; but where
+ * tasks can wait for ever, each has it for itself, and lets go of it to wait.
+ */
 static int coroutine_fn GRAPH_RDLOCK layer_co_read_task(AioTask *task)
 {
     LayerReadTask *t = container_of(task, LayerReadTask, task);
+    int ret;
 
-    return layer_co_read_run(t->l, t->state, t->offset, t->bytes, t->qiov,
-                             t->qiov_offset);
+    if (t->l->remote_base) {
+        vdisk_graph_co_retake();
+    }
+    ret = layer_co_read_run(t->l, t->state, t->offset, t->bytes, t->qiov,
+                            t->qiov_offset);
+    if (t->l->remote_base) {
+        vdisk_graph_co_release();
+    }
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK
-layer_co_read_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
+layer_co_start_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
                    QEMUIOVector *qiov, size_t qiov_offset)
 {
     AioTaskPool *pool = aio_task_pool_new(READ_TASKS);
@@ -182,6 +202,22 @@ layer_co_read_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
     aio_task_pool_wait_all(pool);
     ret = aio_task_pool_status(pool);
     aio_task_pool_free(pool);
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+layer_co_read_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
+                   QEMUIOVector *qiov, size_t qiov_offset)
+{
+    int ret;
+
+    if (l->remote_base) {
+        vdisk_graph_co_release();
+    }
+    ret = layer_co_start_runs(l, offset, bytes, qiov, qiov_offset);
+    if (l->remote_base) {
+        vdisk_graph_co_retake();
+    }
     return ret;
 }
 
@@ -456,7 +492,7 @@ int coroutine_fn vdisk_layer_co_block_status(VdiskLayer *l, int64_t offset,
     *pnum = layer_run(l, offset, MIN(bytes, STATUS_SLICE), &state);
     switch (state) {
     case VDISK_STATE_BASE:
-        return 0;
+        return l->remote_base ? BDRV_BLOCK_DATA : 0;
     case VDISK_STATE_ZERO:
         return BDRV_BLOCK_ZERO;
     case VDISK_STATE_DATA:

@@ -22,8 +22,13 @@
 #include "block/vdisk/map.h"
 #include "block/vdisk/tier.h"
 
+typedef struct VdiskInfo VdiskInfo;
 typedef struct VdiskTier VdiskTier;
 typedef struct VdiskBackground VdiskBackground;
+
+typedef BlockDriverState *VdiskOpenImage(BlockDriverState *bs,
+                                         const VdiskImageName *image,
+                                         Error **errp);
 
 typedef struct VdiskLayerOps {
     /*
@@ -40,6 +45,20 @@ typedef struct VdiskLayerOps {
      */
     int GRAPH_UNLOCKED_PTR
     (*set_base)(BlockDriverState *bs, BlockDriverState *image, Error **errp);
+
+    /* Open what the header names or shall name. Main loop, no coroutine. */
+    VdiskOpenImage *open_image;
+
+    /*
+     * Can @image, which open_image gave, be read from? Waits for a bounded
+     * time. NULL: what could be opened can be.
+     */
+    bool coroutine_fn GRAPH_UNLOCKED_PTR
+    (*co_image_usable)(BlockDriverState *image, Error **errp);
+
+    /* Tell what is particular to the driver. NULL: nothing. Main loop. */
+    void GRAPH_RDLOCK_PTR
+    (*query)(BlockDriverState *bs, VdiskInfo *info);
 } VdiskLayerOps;
 
 struct VdiskLayer {
@@ -50,6 +69,11 @@ struct VdiskLayer {
     bool pooled;
     VdiskTier *tier;                /* of a pooled layer; NULL if none */
     bool keep_space;                /* pooled: of the last session */
+    /*
+     * Reading the base can take for ever, so nobody who waits for that keeps
+     * the graph lock
+     */
+    bool remote_base;
 
     /* Changed in open, under header_lock, and by resets in the main loop */
     CoMutex header_lock;
@@ -218,10 +242,12 @@ char *vdisk_desktop(const VdiskLayer *l);
 
 /* assign.c: the image that a pooled vDisk takes at a reset; main loop only */
 
-/* Coroutines: that the header is durable can take seconds on a busy disk */
+/*
+ * Coroutines: that the header is durable can take seconds on a busy disk.
+ * @image is one that the driver can have.
+ */
 bool coroutine_fn GRAPH_UNLOCKED
-vdisk_co_assign(VdiskLayer *l, const char *name, const char *format,
-                Error **errp);
+vdisk_co_assign(VdiskLayer *l, const VdiskImageName *image, Error **errp);
 bool coroutine_fn GRAPH_UNLOCKED vdisk_co_unassign(VdiskLayer *l, Error **errp);
 
 /*

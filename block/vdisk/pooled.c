@@ -16,9 +16,11 @@ static void pooled_tell(VdiskLayer *l, bool switched)
 {
     VdiskImageName *base = &l->header.base;
     VdiskImage image = { .filename = base->name, .format = base->format };
+    bool streamed = l->role != VDISK_ROLE_MCS;
 
     qapi_event_send_vdisk_reset(bdrv_get_node_name(l->bs), switched,
-                                base->name[0] ? &image : NULL);
+                                base->name[0] && !streamed ? &image : NULL,
+                                streamed, base->version);
 }
 
 static bool GRAPH_RDLOCK job_uses(BlockJob *job, BlockDriverState *bs)

@@ -1,0 +1,333 @@
+/*
+ * Fetching ahead: boot trace and readahead
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/error-report.h"
+#include "qemu/main-loop.h"
+#include "qemu/units.h"
+#include "block/aio-wait.h"
+#include "block/pvs/ahead.h"
+#include "block/pvs/boot-trace.h"
+#include "block/pvs/cache.h"
+#include "trace.h"
+
+/* Fetches of a trace on their way at a time: a link of 20 ms at 1 Gbit/s */
+#define REPLAY_FETCHES  32
+
+/* Readers in sequence that are told apart */
+#define STREAMS         8
+/* After this many reads in sequence, and so far ahead at first and at most */
+#define STREAM_READS    2
+#define WINDOW_MIN      (256 * KiB)
+#define WINDOW_MAX      (8 * MiB)
+
+/*
+ * A boot is over when nothing new was read for QUIET, or after LONGEST; a
+ * trace of more than MOST is of no boot
+ */
+#define RECORD_QUIET    (60LL * NANOSECONDS_PER_SECOND)
+#define RECORD_LONGEST  (600LL * NANOSECONDS_PER_SECOND)
+#define RECORD_MOST     (2 * GiB / VDISK_GRANULE)
+
+typedef struct Stream {
+    int64_t next;               /* where the next read would be */
+    int64_t ahead;              /* up to where it was fetched */
+    int64_t window;
+    unsigned reads;
+    int64_t used_at;            /* ns */
+} Stream;
+
+struct PvsAhead {
+    PvsImage *img;
+    char *name;                 /* of the trace; NULL: none */
+
+    /* Under the image's lock */
+    Stream streams[STREAMS];
+    BootTrace *trace;           /* what is recorded or replayed */
+    bool recording;
+    int64_t began_at;           /* ns; the first miss */
+    int64_t last_at;
+    PvsWaiter waiter;           /* the coroutine that replays, if it waits */
+
+    /* Main loop */
+    unsigned running;
+    bool stopping;              /* atomic */
+};
+
+/* Boot trace: recording */
+
+static BootTraceId trace_id(const PvsImage *img)
+{
+    BootTraceId id = { .image_bytes = img->size };
+
+    if (img->root) {
+        memcpy(id.root, img->root_hash, sizeof(id.root));
+    }
+    return id;
+}
+
+void pvs_ahead_missed(PvsAhead *a, int64_t offset, int64_t bytes)
+{
+    int64_t now;
+
+    if (!a->recording || offset >= a->img->tree_base) {
+        return;
+    }
+    now = pvs_now();
+    a->began_at = a->began_at ?: now;
+    a->last_at = a->last_at ?: now;
+    if (now - a->last_at > RECORD_QUIET || now - a->began_at > RECORD_LONGEST ||
+        boot_trace_granules(a->trace) > RECORD_MOST ||
+        !boot_trace_add(a->trace, offset / VDISK_GRANULE,
+                        bytes / VDISK_GRANULE)) {
+        a->recording = false;
+    }
+    a->last_at = now;
+}
+
+static void trace_save(PvsAhead *a)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree uint8_t *buf = NULL;
+    size_t bytes;
+
+    if (!a->name || boot_trace_granules(a->trace) == 0) {
+        return;
+    }
+    buf = boot_trace_encode(a->trace, &bytes);
+    /* By a temporary file and a rename */
+    if (!g_file_set_contents(a->name, (char *)buf, bytes, &err)) {
+        warn_report("Could not write the boot trace '%s': %s", a->name,
+                    err->message);
+    }
+}
+
+/* Boot trace: replaying */
+
+typedef struct Replay {
+    PvsFetch *fetches[REPLAY_FETCHES];
+    unsigned first, n;
+} Replay;
+
+static void coroutine_fn replay_wait_oldest(PvsImage *img, Replay *r)
+{
+    PvsFetch *f = r->fetches[r->first];
+
+    r->first = (r->first + 1) % REPLAY_FETCHES;
+    r->n--;
+    pvs_fetch_co_settle(img, f);
+}
+
+static void coroutine_fn replay_sleep(PvsAhead *a, int64_t ms)
+{
+    PvsImage *img = a->img;
+
+    QEMU_LOCK_GUARD(&img->waits.lock);
+    if (!qatomic_read(&a->stopping)) {
+        pvs_co_wait(&img->waits, &a->waiter, pvs_now() + ms * SCALE_MS);
+    }
+}
+
+/* Fetch one run. What fails is not tried again: it comes when it is read. */
+static void coroutine_fn replay_run(PvsAhead *a, Replay *r, int64_t offset,
+                                    int64_t bytes)
+{
+    PvsImage *img = a->img;
+
+    while (bytes > 0 && !qatomic_read(&a->stopping)) {
+        int64_t n;
+        PvsFetch *f;
+
+        if (r->n == REPLAY_FETCHES) {
+            replay_wait_oldest(img, r);
+        }
+        f = pvs_fetch_begin(img, offset, bytes, PVS_BACKGROUND, &n);
+        if (f) {
+            r->fetches[(r->first + r->n++) % REPLAY_FETCHES] = f;
+        } else if (n == 0) {
+            replay_sleep(a, PVS_BREAK_MS);      /* a drain */
+        }
+        offset += n;
+        bytes -= n;
+    }
+}
+
+static void coroutine_fn replay_entry(void *opaque)
+{
+    PvsAhead *a = opaque;
+    Replay *r = g_new0(Replay, 1);
+    const BootTraceRun *runs;
+    size_t n;
+
+    runs = boot_trace_runs(a->trace, &n);
+    for (size_t i = 0; i < n && !qatomic_read(&a->stopping); i++) {
+        replay_run(a, r, runs[i].first * VDISK_GRANULE,
+                   (int64_t)runs[i].n * VDISK_GRANULE);
+    }
+    while (r->n) {
+        replay_wait_oldest(a->img, r);
+    }
+    trace_pvs_boot_trace(a->img->bs, n);
+    g_free(r);
+    a->running--;
+    aio_wait_kick();
+}
+
+static BootTrace *trace_load(PvsAhead *a)
+{
+    BootTraceId id = trace_id(a->img);
+    g_autofree char *buf = NULL;
+    g_autofree char *why = NULL;
+    BootTrace *t;
+    gsize bytes;
+
+    if (!g_file_get_contents(a->name, &buf, &bytes, NULL)) {
+        return NULL;
+    }
+    t = boot_trace_decode((uint8_t *)buf, bytes, &id, &why);
+    if (!t) {
+        warn_report("Boot trace '%s' is recorded anew: %s", a->name, why);
+    }
+    return t;
+}
+
+PvsAhead *pvs_ahead_start(PvsImage *img, const char *trace)
+{
+    PvsAhead *a = g_new0(PvsAhead, 1);
+    BootTraceId id = trace_id(img);
+
+    a->img = img;
+    if (!trace) {
+        return a;
+    }
+    a->name = g_strdup(trace);
+    a->trace = trace_load(a);
+    if (a->trace) {
+        a->running++;
+        qemu_coroutine_enter(qemu_coroutine_create(replay_entry, a));
+    } else {
+        a->trace = boot_trace_new(&id);
+        a->recording = true;
+    }
+    return a;
+}
+
+void pvs_ahead_stop(PvsAhead *a)
+{
+    bool recorded;
+
+    if (!a) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&a->img->waits.lock) {
+        Coroutine *co = pvs_wake(&a->waiter);
+
+        qatomic_set(&a->stopping, true);
+        recorded = a->began_at;
+        if (co) {
+            aio_co_schedule(qemu_coroutine_get_aio_context(co), co);
+        }
+    }
+    AIO_WAIT_WHILE_UNLOCKED(NULL, a->running);
+    if (recorded) {
+        trace_save(a);
+    }
+    boot_trace_free(a->trace);
+    g_free(a->name);
+    g_free(a);
+}
+
+bool pvs_ahead_boot(PvsAhead *a, uint64_t *granules, uint64_t *cached)
+{
+    const BootTraceRun *runs;
+    size_t n;
+
+    if (!a || !a->trace) {
+        return false;
+    }
+    QEMU_LOCK_GUARD(&a->img->waits.lock);
+    *granules = boot_trace_granules(a->trace);
+    *cached = 0;
+    runs = boot_trace_runs(a->trace, &n);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t g = runs[i].first, end = g + runs[i].n;
+
+        while (g < end) {
+            VdiskState state;
+            uint64_t run = pvs_cache_run(a->img->cache, g, end - g, &state);
+
+            *cached += state == VDISK_STATE_BASE ? 0 : run;
+            g += run;
+        }
+    }
+    return true;
+}
+
+/* Readahead */
+
+/* The stream that a read at @offset belongs to, or one to begin anew */
+static Stream *find_stream(PvsAhead *a, int64_t offset)
+{
+    Stream *oldest = &a->streams[0];
+
+    for (int i = 0; i < STREAMS; i++) {
+        Stream *s = &a->streams[i];
+
+        /* Requests of one reader may overtake each other */
+        if (s->reads && offset <= s->next && offset + WINDOW_MIN > s->next) {
+            return s;
+        }
+        if (s->used_at < oldest->used_at) {
+            oldest = s;
+        }
+    }
+    *oldest = (Stream) { .next = offset, .window = WINDOW_MIN };
+    return oldest;
+}
+
+/* What to fetch now, if anything, in *@from and *@to. The lock is held. */
+static bool stream_advance(PvsAhead *a, int64_t offset, int64_t bytes,
+                           int64_t *from, int64_t *to)
+{
+    Stream *s = find_stream(a, offset);
+
+    s->used_at = pvs_now();
+    s->next = MAX(s->next, offset + bytes);
+    s->ahead = MAX(s->ahead, s->next);
+    if (++s->reads <= STREAM_READS || s->ahead - s->next > s->window / 2) {
+        return false;
+    }
+    *from = QEMU_ALIGN_DOWN(s->ahead, VDISK_GRANULE);
+    *to = MIN(QEMU_ALIGN_DOWN(s->next + s->window, VDISK_GRANULE),
+              a->img->tree_base);
+    s->ahead = MAX(s->ahead, *to);
+    s->window = MIN(s->window * 2, WINDOW_MAX);
+    return *from < *to;
+}
+
+void coroutine_fn pvs_ahead_note(PvsAhead *a, int64_t offset, int64_t bytes)
+{
+    int64_t from, to;
+
+    WITH_QEMU_LOCK_GUARD(&a->img->waits.lock) {
+        if (!stream_advance(a, offset, bytes, &from, &to)) {
+            return;
+        }
+    }
+    while (from < to) {
+        int64_t n;
+        PvsFetch *f = pvs_fetch_begin(a->img, from, to - from, PVS_BACKGROUND,
+                                      &n);
+
+        if (f) {
+            pvs_fetch_unref(a->img, f);
+        } else if (n == 0) {
+            return;
+        }
+        from += n;
+    }
+}

@@ -1,0 +1,593 @@
+/*
+ * A pool of stores: requests, probes and events
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/memalign.h"
+#include "block/nbd.h"
+#include "block/pvs/image.h"
+#include "block/pvs/pool-int.h"
+#include "qapi/qapi-events-vdisk.h"
+#include "trace.h"
+
+/* A probe reads as little as there is */
+#define PROBE_BYTES     BDRV_SECTOR_SIZE
+/* Probes have to wait while the node is drained */
+#define DRAINED_PAUSE   (20 * SCALE_MS)
+/*
+ * What was opened without its server is mostly connected in no time: until this
+ * time after opening it is looked at often, and no outage is told; ns
+ */
+#define EARLY           (1000 * SCALE_MS)
+#define EARLY_INTERVAL  (20 * SCALE_MS)
+/* A block that no store has right is asked for again after this time, ms */
+#define RETRY_MS        500
+
+/* One request to a store */
+typedef struct PvsAsk {
+    StoreAsk ask;
+    PvsPool *p;
+    PvsRead *read;              /* valid while ask.read is */
+    unsigned conn;
+    bool redial;                /* store.c does not know of it */
+    int64_t offset;
+    int64_t bytes;
+    uint8_t *buf;
+    StoreAnswer answer;
+    int ret;
+    int64_t answered_at;        /* ns */
+    QSIMPLEQ_ENTRY(PvsAsk) next;
+} PvsAsk;
+
+struct PvsRead {
+    StoreRead r;
+    PvsWaiter waiter;
+    int64_t offset;
+    int64_t bytes;
+    PvsCheck *check;
+    void *opaque;
+    int64_t retry_at;           /* ns; 0: no store has said no */
+    QSIMPLEQ_HEAD(, PvsAsk) answers;    /* that it did not look at yet */
+    uint8_t *buf;               /* what it came for */
+};
+
+/* Connections */
+
+static bool conn_is_idle_broken(const PvsConn *c, int64_t now, int64_t pause)
+{
+    return c->broken && !c->in_flight && now - c->tried_at >= pause;
+}
+
+/*
+ * The least busy connection that works, or else the one that was not tried for
+ * the longest time. Probes of a store that is not up try them in turn.
+ */
+static unsigned pick_conn(const PvsStore *s, bool in_turn)
+{
+    unsigned best = 0;
+
+    for (unsigned i = 1; i < s->n_conns; i++) {
+        const PvsConn *c = &s->conns[i], *b = &s->conns[best];
+
+        if (in_turn || (c->broken && b->broken)) {
+            best = c->tried_at < b->tried_at ? i : best;
+        } else if (b->broken || (!c->broken && c->in_flight < b->in_flight)) {
+            best = i;
+        }
+    }
+    return best;
+}
+
+static StoreAnswer judge(const PvsStore *s, BlockDriverState *bs,
+                         uint64_t generation, int ret)
+{
+    if (ret >= 0) {
+        return STORE_OK;
+    }
+    if (s->nbd) {
+        /* An error by an unbroken connection is the server's own word */
+        return nbd_is_connected(bs) &&
+               nbd_connection_generation(bs) == generation ? STORE_BAD
+                                                           : STORE_LOST;
+    }
+    return s->local ? STORE_BAD : STORE_LOST;
+}
+
+static void coroutine_fn ask_store(PvsAsk *a)
+{
+    PvsStore *s = &a->p->stores[a->ask.store];
+    BdrvChild *child = s->conns[a->conn].child;
+    uint64_t generation = 0;
+
+    GRAPH_RDLOCK_GUARD();
+    if (s->nbd) {
+        generation = nbd_connection_generation(child->bs);
+    }
+    a->ret = bdrv_co_pread(child, a->offset, a->bytes, a->buf, 0);
+    if (s->nbd && generation == 0) {
+        /* The request made the first connection */
+        generation = nbd_connection_generation(child->bs);
+    }
+    a->answer = judge(s, child->bs, generation, a->ret);
+}
+
+static void ask_free(PvsAsk *a)
+{
+    qemu_vfree(a->buf);
+    g_free(a);
+}
+
+/* The connection's part of an answer. Caller holds the lock. */
+static void conn_answered(PvsAsk *a)
+{
+    PvsConn *c = &a->p->stores[a->ask.store].conns[a->conn];
+
+    c->in_flight--;
+    c->broken = a->answer == STORE_LOST;
+    if (c->broken) {
+        c->tried_at = a->answered_at;
+    }
+}
+
+/* Returns who is to be woken. Caller holds the lock. */
+static Coroutine *ask_answered(PvsAsk *a)
+{
+    PvsPool *p = a->p;
+
+    conn_answered(a);
+    if (!a->redial && a->ask.read) {
+        /* It looks at the answer before store.c hears what it is worth */
+        QSIMPLEQ_INSERT_TAIL(&a->read->answers, a, next);
+        return pvs_wake(&a->read->waiter);
+    }
+    if (!a->redial) {
+        store_ask_end(&p->set, &a->ask, a->answer,
+                      a->ret < 0 ? a->ret : a->bytes, a->answered_at);
+    }
+    ask_free(a);
+    pvs_pool_changed(p);
+    return NULL;
+}
+
+static void coroutine_fn ask_entry(void *opaque)
+{
+    PvsAsk *a = opaque;
+    PvsPool *p = a->p;
+    BlockDriverState *bs = p->bs;
+    Coroutine *co;
+
+    ask_store(a);
+    a->answered_at = pvs_now();
+    WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
+        co = ask_answered(a);
+    }
+    pvs_wake_finish(co);
+    bdrv_dec_in_flight(bs);
+}
+
+static PvsAsk *ask_new(PvsPool *p, unsigned store, unsigned conn,
+                       int64_t offset, int64_t bytes)
+{
+    PvsAsk *a = g_new0(PvsAsk, 1);
+
+    a->p = p;
+    a->ask.store = store;
+    a->conn = conn;
+    a->offset = offset;
+    a->bytes = bytes;
+    a->buf = qemu_memalign(VDISK_GRANULE, ROUND_UP(bytes, VDISK_GRANULE));
+    memset(a->buf + bytes, 0, ROUND_UP(bytes, VDISK_GRANULE) - bytes);
+    p->stores[store].conns[conn].in_flight++;
+    return a;
+}
+
+/* It counts as in flight, so the node and its stores stay until it is back */
+static void ask_start(PvsAsk *a)
+{
+    bdrv_inc_in_flight(a->p->bs);
+    qemu_coroutine_enter(qemu_coroutine_create(ask_entry, a));
+}
+
+/* Reads; the lock is held where nothing else is said */
+
+static void coroutine_fn read_send(PvsRead *read, PvsPool *p, unsigned store)
+{
+    PvsAsk *a = ask_new(p, store, pick_conn(&p->stores[store], false),
+                        read->offset, read->bytes);
+
+    a->read = read;
+    store_ask_begin(&p->set, &read->r, &a->ask, store, pvs_now());
+    pvs_pool_changed(p);
+    qemu_mutex_unlock(&p->waits->lock);
+    ask_start(a);
+    qemu_mutex_lock(&p->waits->lock);
+}
+
+/* Is the answer what was sealed? Without the lock. */
+static void coroutine_fn read_check(PvsRead *read, PvsAsk *a)
+{
+    PvsPool *p = a->p;
+    int64_t bad = read->offset;
+
+    if (a->answer != STORE_OK || !read->check ||
+        read->check(read->opaque, read->offset, read->bytes, a->buf, &bad)) {
+        return;
+    }
+    a->answer = STORE_BAD;
+    a->ret = -EBADMSG;
+    pvs_image_report_corrupt(pvs_image(p->bs), p->kind == PVS_POOL_TREE,
+                             p->stores[a->ask.store].name, bad,
+                             VDISK_GRANULE);
+}
+
+static void coroutine_fn read_look(PvsRead *read, PvsPool *p)
+{
+    PvsAsk *a = QSIMPLEQ_FIRST(&read->answers);
+    StoreFate fate;
+
+    QSIMPLEQ_REMOVE_HEAD(&read->answers, next);
+    qemu_mutex_unlock(&p->waits->lock);
+    read_check(read, a);
+    qemu_mutex_lock(&p->waits->lock);
+    fate = store_ask_end(&p->set, &a->ask, a->answer,
+                         a->ret < 0 ? a->ret : a->bytes, a->answered_at);
+    if (fate == STORE_TAKE ||
+        (fate == STORE_DROP && a->answer == STORE_OK && !read->buf)) {
+        /* Good data is taken, though nobody waited for it any more */
+        read->buf = g_steal_pointer(&a->buf);
+    }
+    ask_free(a);
+    pvs_pool_changed(p);
+}
+
+/*
+ * No store has it, or none is up for too long. What all stores say they do not
+ * have is asked for again, like in an outage, unless errors are wanted.
+ */
+static bool read_fails(PvsRead *read, PvsPool *p, int64_t now)
+{
+    StoreSet *set = &p->set;
+    bool all_bad = read->r.bad == UINT64_MAX >> (STORE_MAX - set->n);
+
+    if (!all_bad || set->outage_action == STORE_OUTAGE_ERROR) {
+        return true;
+    }
+    if (set->outage_action == STORE_OUTAGE_PAUSE &&
+        now - read->r.start >= set->outage_wait) {
+        return true;
+    }
+    read->r.bad = read->r.tried = 0;
+    read->retry_at = now + RETRY_MS * SCALE_MS;
+    return false;
+}
+
+static int coroutine_fn read_step(PvsRead *read, PvsPool *p)
+{
+    int64_t now = pvs_now();
+    int64_t limit = pvs_waits_limit(p->waits);
+    StoreStep step = { .action = STORE_WAIT_STORE, .when = read->retry_at };
+
+    if (!QSIMPLEQ_EMPTY(&read->answers)) {
+        read_look(read, p);
+        return read->buf ? 0 : -EINPROGRESS;
+    }
+    if (now >= limit) {
+        return -EIO;
+    }
+    if (now >= read->retry_at) {
+        step = store_read_next(&p->set, &read->r, now);
+        pvs_pool_changed(p);
+    }
+    switch (step.action) {
+    case STORE_SEND:
+        read_send(read, p, step.store);
+        break;
+    case STORE_FAIL:
+        return read_fails(read, p, now) ? -EIO : -EINPROGRESS;
+    default:
+        pvs_co_wait(p->waits, &read->waiter, MIN(step.when, limit));
+        break;
+    }
+    return -EINPROGRESS;
+}
+
+/* Answers that came too late to be looked at */
+static void read_drop_answers(PvsRead *read, PvsPool *p)
+{
+    PvsAsk *a, *next;
+
+    QSIMPLEQ_FOREACH_SAFE(a, &read->answers, next, next) {
+        store_ask_end(&p->set, &a->ask, a->answer,
+                      a->ret < 0 ? a->ret : a->bytes, a->answered_at);
+        ask_free(a);
+    }
+}
+
+int coroutine_fn pvs_pool_co_read(PvsPool *p, int64_t offset, int64_t bytes,
+                                  PvsCheck *check, void *opaque,
+                                  uint8_t **buf)
+{
+    PvsRead read = {
+        .offset = offset, .bytes = bytes, .check = check, .opaque = opaque,
+    };
+    int ret;
+
+    assert(offset + bytes <= p->length);
+    QSIMPLEQ_INIT(&read.answers);
+    WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
+        store_read_begin(&p->set, &read.r, pvs_now());
+        do {
+            ret = read_step(&read, p);
+        } while (ret == -EINPROGRESS);
+        read_drop_answers(&read, p);
+        store_read_end(&p->set, &read.r);
+        pvs_pool_changed(p);
+    }
+    if (ret < 0) {
+        qatomic_set(&pvs_image(p->bs)->gave_up, true);
+        trace_pvs_read_failed(p->bs, offset, bytes, ret);
+    }
+    *buf = read.buf;
+    return ret;
+}
+
+bool coroutine_fn pvs_pool_co_wait_up(PvsPool *p)
+{
+    int64_t until = p->opened_at + p->set.request_timeout;
+    PvsWaiter w = {};
+
+    QEMU_LOCK_GUARD(&p->waits->lock);
+    while (!p->set.up && pvs_now() < MIN(until, pvs_waits_limit(p->waits))) {
+        pvs_co_wait(p->waits, &w, MIN(until, pvs_waits_limit(p->waits)));
+    }
+    return p->set.up;
+}
+
+/* Probes; main loop, the lock is held */
+
+static void pool_probe(PvsPool *p, unsigned store)
+{
+    PvsStore *s = &p->stores[store];
+    bool in_turn = p->set.stores[store].state != STORE_UP;
+    unsigned conn = pick_conn(s, in_turn);
+    PvsAsk *a = ask_new(p, store, conn, 0, MIN(PROBE_BYTES, p->length));
+
+    s->conns[conn].tried_at = pvs_now();
+    store_probe_begin(&p->set, &a->ask, store, pvs_now());
+    QSIMPLEQ_INSERT_TAIL(&p->to_start, a, next);
+}
+
+/* A connection that is broken, of a store that is up by another one */
+static void pool_redial(PvsPool *p, unsigned store, int64_t now)
+{
+    PvsStore *s = &p->stores[store];
+
+    for (unsigned i = 0; i < s->n_conns; i++) {
+        if (conn_is_idle_broken(&s->conns[i], now, p->set.probe_interval)) {
+            PvsAsk *a = ask_new(p, store, i, 0, MIN(PROBE_BYTES, p->length));
+
+            a->redial = true;
+            s->conns[i].tried_at = now;
+            QSIMPLEQ_INSERT_TAIL(&p->to_start, a, next);
+        }
+    }
+}
+
+/* When stores that never were up are to be probed; INT64_MAX: there are none */
+static int64_t early_due(PvsPool *p, int64_t now)
+{
+    if (now >= p->opened_at + EARLY) {
+        return p->outage_held ? now : INT64_MAX;
+    }
+    for (unsigned i = 0; i < p->set.n; i++) {
+        if (!p->set.stores[i].risen && p->set.stores[i].state != STORE_UP) {
+            return MIN(p->early_at, p->opened_at + EARLY);
+        }
+    }
+    return p->outage_held ? p->opened_at + EARLY : INT64_MAX;
+}
+
+static void early_probes(PvsPool *p, int64_t now)
+{
+    if (now < p->early_at || now >= p->opened_at + EARLY) {
+        return;
+    }
+    p->early_at = now + EARLY_INTERVAL;
+    for (unsigned i = 0; i < p->set.n; i++) {
+        Store *s = &p->set.stores[i];
+
+        if (!s->risen && s->state != STORE_UP && !s->in_flight) {
+            pool_probe(p, i);
+        }
+    }
+}
+
+static int64_t redial_due(PvsPool *p)
+{
+    int64_t when = INT64_MAX;
+
+    for (unsigned i = 0; i < p->set.n; i++) {
+        PvsStore *s = &p->stores[i];
+
+        for (unsigned k = 0; p->set.stores[i].state == STORE_UP &&
+                             k < s->n_conns; k++) {
+            if (s->conns[k].broken && !s->conns[k].in_flight) {
+                when = MIN(when, s->conns[k].tried_at + p->set.probe_interval);
+            }
+        }
+    }
+    return when;
+}
+
+static void pool_arm(PvsPool *p)
+{
+    int64_t now = pvs_now();
+    int64_t when = MIN(MIN(store_wakeup(&p->set, now), redial_due(p)),
+                       early_due(p, now));
+
+    if (p->waits->drains) {
+        when = MAX(when, now + DRAINED_PAUSE);
+    }
+    if (when < p->armed) {
+        p->armed = when;
+        timer_mod(p->timer, when);
+    }
+}
+
+void pvs_pool_changed(PvsPool *p)
+{
+    StoreEvent e;
+    bool any = false;
+
+    while (store_event_next(&p->set, &e)) {
+        g_array_append_val(p->events, e);
+        any = true;
+    }
+    if (any) {
+        qemu_bh_schedule(p->bh);
+        pvs_wake_all(p->waits);
+    }
+    pool_arm(p);
+}
+
+/* The lock is not held */
+static void pool_start_asks(PvsPool *p)
+{
+    PvsAsk *a;
+
+    while ((a = QSIMPLEQ_FIRST(&p->to_start))) {
+        QSIMPLEQ_REMOVE_HEAD(&p->to_start, next);
+        ask_start(a);
+    }
+}
+
+void pvs_pool_timer(void *opaque)
+{
+    PvsPool *p = opaque;
+    unsigned store;
+
+    WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
+        int64_t now = pvs_now();
+
+        p->armed = INT64_MAX;
+        store_tick(&p->set, now);
+        if (p->outage_held && now >= p->opened_at + EARLY) {
+            StoreEvent e = { .type = STORE_EVENT_OUTAGE_BEGIN };
+
+            g_array_append_val(p->events, e);
+            qemu_bh_schedule(p->bh);
+        }
+        if (!p->waits->drains) {
+            early_probes(p, now);
+            while (store_probe_next(&p->set, &store, now)) {
+                pool_probe(p, store);
+            }
+            for (unsigned i = 0; i < p->set.n; i++) {
+                if (p->set.stores[i].state == STORE_UP) {
+                    pool_redial(p, i, now);
+                }
+            }
+        }
+        pvs_pool_changed(p);
+    }
+    pool_start_asks(p);
+}
+
+/* Events; main loop */
+
+static void break_store(PvsPool *p, unsigned store)
+{
+    PvsStore *s = &p->stores[store];
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    for (unsigned i = 0; i < s->n_conns; i++) {
+        bdrv_cancel_in_flight(s->conns[i].child->bs);
+    }
+}
+
+static void tell_state(PvsPool *p, const StoreEvent *e)
+{
+    static const PvsStoreState states[] = {
+        [STORE_UP] = PVS_STORE_STATE_UP,
+        [STORE_SUSPECT] = PVS_STORE_STATE_SUSPECT,
+        [STORE_DOWN] = PVS_STORE_STATE_DOWN,
+    };
+    int error = p->set.stores[e->store].error;
+
+    trace_pvs_store_state(p->bs, p->stores[e->store].name,
+                          PvsStoreState_str(states[e->state]));
+    qapi_event_send_vdisk_store(pvs_image(p->bs)->node_name, e->store,
+                                p->stores[e->store].name,
+                                p->kind == PVS_POOL_TREE, states[e->state],
+                                e->state != STORE_UP && error ?
+                                strerror(-error) : NULL);
+}
+
+/* Is it one that nobody is to hear of, or not yet? */
+static bool is_held(PvsPool *p, bool begins)
+{
+    bool held;
+
+    QEMU_LOCK_GUARD(&p->waits->lock);
+    held = begins ? pvs_now() < p->opened_at + EARLY : p->outage_held;
+    p->outage_held = begins && held;
+    return held;
+}
+
+static void tell_outage(PvsPool *p, bool begins)
+{
+    int64_t ms = (p->set.outage_ended - p->set.outage_since) / SCALE_MS;
+
+    if (is_held(p, begins)) {
+        return;
+    }
+    qapi_event_send_vdisk_outage(pvs_image(p->bs)->node_name, begins,
+                                 p->kind == PVS_POOL_TREE,
+                                 !begins, begins ? 0 : MAX(ms, 0));
+    if (!begins) {
+        pvs_image_store_is_back(pvs_image(p->bs));
+    }
+}
+
+void pvs_pool_bh(void *opaque)
+{
+    PvsPool *p = opaque;
+    g_autoptr(GArray) events = NULL;
+
+    WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
+        events = p->events;
+        p->events = g_array_new(false, false, sizeof(StoreEvent));
+    }
+    for (guint i = 0; i < events->len; i++) {
+        StoreEvent *e = &g_array_index(events, StoreEvent, i);
+
+        switch (e->type) {
+        case STORE_EVENT_STATE:
+            tell_state(p, e);
+            break;
+        case STORE_EVENT_BREAK:
+            break_store(p, e->store);
+            break;
+        default:
+            tell_outage(p, e->type == STORE_EVENT_OUTAGE_BEGIN);
+            break;
+        }
+    }
+}
+
+void pvs_pool_break(PvsPool *p)
+{
+    for (unsigned i = 0; i < p->set.n; i++) {
+        bool owes;
+
+        WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
+            owes = p->set.stores[i].in_flight;
+        }
+        if (owes) {
+            break_store(p, i);
+        }
+    }
+}

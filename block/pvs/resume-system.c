@@ -1,0 +1,103 @@
+/*
+ * Letting a guest go on that was stopped for want of a store
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "block/pvs/resume.h"
+#include "block/pvs/tree.h"
+#include "system/block-backend.h"
+#include "system/runstate.h"
+#include "trace.h"
+
+static QEMUBH *resume_bh;
+
+bool pvs_has_guest(void)
+{
+    return true;
+}
+
+/* Would its reads fail again at once? */
+static bool must_wait(PvsImage *img)
+{
+    bool wait;
+
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        wait = img->waits.drains;
+    }
+    return wait || pvs_pool_fails_at_once(img->stores) ||
+           (img->tree && pvs_pool_fails_at_once(pvs_tree_pool(img->tree)));
+}
+
+/*
+ * Was it we who stopped the guest, for something that is over? Devices note in
+ * their backends that they met an error.
+ */
+static bool GRAPH_RDLOCK may_resume(void)
+{
+    bool ours = false;
+
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        BlockDriverState *bs = blk_bs(blk);
+        PvsImage *img;
+
+        if (!bs || !blk_iostatus_is_enabled(blk) ||
+            blk_iostatus(blk) == BLOCK_DEVICE_IO_STATUS_OK) {
+            continue;
+        }
+        img = pvs_image_of(bs);
+        if (!img || !qatomic_read(&img->gave_up) || must_wait(img)) {
+            return false;
+        }
+        ours = true;
+    }
+    return ours;
+}
+
+static void resume(void)
+{
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        BlockDriverState *bs = blk_bs(blk);
+        PvsImage *img = bs ? pvs_image_of(bs) : NULL;
+
+        if (img) {
+            qatomic_set(&img->gave_up, false);
+        }
+        blk_iostatus_reset(blk);
+    }
+    trace_pvs_resume();
+    vm_start();
+}
+
+static void resume_bh_cb(void *opaque)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    if (runstate_check(RUN_STATE_IO_ERROR) && may_resume()) {
+        resume();
+    }
+}
+
+void pvs_resume_soon(void)
+{
+    if (resume_bh) {
+        qemu_bh_schedule(resume_bh);
+    }
+}
+
+/* What it was stopped for may be over by the time it stops */
+static void vm_state_changed(void *opaque, bool running, RunState state)
+{
+    if (state == RUN_STATE_IO_ERROR) {
+        pvs_resume_soon();
+    }
+}
+
+void pvs_resume_register(void)
+{
+    if (!resume_bh) {
+        resume_bh = qemu_bh_new(resume_bh_cb, NULL);
+        qemu_add_vm_change_state_handler(vm_state_changed, NULL);
+    }
+}
