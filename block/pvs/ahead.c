@@ -251,6 +251,9 @@ bool pvs_ahead_boot(PvsAhead *a, uint64_t *granules, uint64_t *cached)
     }
     QEMU_LOCK_GUARD(&a->img->waits.lock);
     *granules = boot_trace_granules(a->trace);
+    if (!*granules) {
+        return false;
+    }
     *cached = 0;
     runs = boot_trace_runs(a->trace, &n);
     for (size_t i = 0; i < n; i++) {

@@ -209,7 +209,7 @@ static PvsFetch *fetch_new(PvsImage *img, int64_t offset, int64_t bytes,
  */
 static bool is_cached(PvsImage *img, int64_t offset, int64_t bytes, int64_t *n)
 {
-    PvsCache *cache = qatomic_load_acquire(&img->cache);
+    PvsCache *cache = pvs_image_cache(img);
     VdiskState state = VDISK_STATE_BASE;
     uint64_t run;
 

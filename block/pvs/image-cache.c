@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qapi/qapi-events-vdisk.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "block/pvs/cache.h"
@@ -38,7 +39,7 @@ static bool coroutine_fn cache_co_verify(void *opaque, int64_t offset,
     int64_t bad;
     bool ok;
 
-    if (!img->tree) {
+    if (!img->tree || pvs_tree_is_head(img->tree, offset)) {
         return false;
     }
     ok = pvs_tree_co_hold(img->tree, offset, bytes, &hold) >= 0 &&
@@ -47,8 +48,16 @@ static bool coroutine_fn cache_co_verify(void *opaque, int64_t offset,
     return ok;
 }
 
+static void cache_full_changed(void *opaque, bool full)
+{
+    PvsImage *img = opaque;
+
+    qapi_event_send_vdisk_host_cache(img->node_name, img->cache_name, full);
+}
+
 static const PvsCacheOps cache_ops = {
     .co_verify = cache_co_verify,
+    .full_changed = cache_full_changed,
 };
 
 /* The relay may be started later, or make its cache anew */
@@ -74,7 +83,8 @@ static void attach(void *opaque)
         /* Requests may still read from it */
         g_ptr_array_add(img->old_caches, img->cache);
     }
-    qatomic_store_release(&img->cache, cache);
+    smp_wmb();                  /* what it points to comes first */
+    qatomic_set(&img->cache, cache);
 }
 
 bool pvs_image_open_cache(PvsImage *img, const char *name, const char *map,
@@ -118,7 +128,7 @@ void pvs_image_close_cache(PvsImage *img)
 
 int64_t pvs_image_missing(const PvsImage *img)
 {
-    PvsCache *cache = qatomic_load_acquire(&img->cache);
+    PvsCache *cache = pvs_image_cache(img);
     uint64_t end = pvs_image_end(img) / VDISK_GRANULE;
     uint64_t g = 0, n = 0;
 

@@ -120,7 +120,7 @@ static int64_t cache_run(PvsImage *img, int64_t offset, int64_t bytes,
 {
     uint64_t first = offset / VDISK_GRANULE;
     uint64_t end = DIV_ROUND_UP(offset + bytes, VDISK_GRANULE);
-    PvsCache *cache = qatomic_load_acquire(&img->cache);
+    PvsCache *cache = pvs_image_cache(img);
     uint64_t run;
 
     *state = VDISK_STATE_BASE;
@@ -223,7 +223,7 @@ static int coroutine_fn GRAPH_RDLOCK
 read_cached(PvsImage *img, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
             size_t qiov_offset)
 {
-    PvsCache *cache = qatomic_load_acquire(&img->cache);
+    PvsCache *cache = pvs_image_cache(img);
     int ret = pvs_cache_co_read(cache, offset, bytes, qiov, qiov_offset);
     uint8_t *buf;
 

@@ -105,6 +105,15 @@ void pvs_image_report_corrupt(PvsImage *img, bool tree, const char *store,
 
 /* image-cache.c */
 
+/* The cache, or NULL if there is none at present. Any thread. */
+static inline PvsCache *pvs_image_cache(const PvsImage *img)
+{
+    PvsCache *cache = qatomic_read(&img->cache);
+
+    smp_rmb();                  /* before what it points to */
+    return cache;
+}
+
 /*
  * Own the host cache @name, or attach to it as soon as it is there. Either name
  * may be NULL: no cache, or the default. @limit is in bytes; 0: none.

@@ -116,6 +116,12 @@ static unsigned head_blocks(const PvsTree *t)
     return t->g.levels ? 2 : 1;
 }
 
+bool pvs_tree_is_head(const PvsTree *t, int64_t offset)
+{
+    return offset >= t->img->tree_base &&
+           offset < t->img->tree_base + head_blocks(t) * VERITY_BLOCK;
+}
+
 /* Level of a block behind the head */
 static unsigned level_of(const PvsTree *t, uint64_t block)
 {
@@ -310,7 +316,7 @@ static uint8_t *coroutine_fn
 cached_blocks(PvsTree *t, int64_t offset, int64_t bytes)
 {
     uint64_t want = bytes / VDISK_GRANULE;
-    PvsCache *cache = qatomic_load_acquire(&t->img->cache);
+    PvsCache *cache = pvs_image_cache(t->img);
     VdiskState state;
     QEMUIOVector qiov;
     uint8_t *buf;

@@ -60,6 +60,9 @@ void pvs_tree_release(PvsTree *t, PvsTreeHold *hold);
 bool coroutine_fn pvs_tree_check(void *opaque, int64_t offset, int64_t bytes,
                                  const uint8_t *buf, int64_t *bad);
 
+/* Is it a part of what vouches for itself, as a whole only? */
+bool pvs_tree_is_head(const PvsTree *t, int64_t offset);
+
 /*
  * How many bytes from @offset on, which is behind tree_base, and below @end,
  * are to be fetched as one
