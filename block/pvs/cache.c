@@ -183,6 +183,16 @@ static void count(uint64_t *counter, uint64_t bytes)
     qatomic_set(counter, qatomic_read(counter) + bytes);
 }
 
+void pvs_cache_count(PvsCache *c, uint64_t hit_bytes, uint64_t miss_bytes)
+{
+    if (hit_bytes) {
+        count(&c->hit_bytes, hit_bytes);
+    }
+    if (miss_bytes) {
+        count(&c->miss_bytes, miss_bytes);
+    }
+}
+
 uint64_t pvs_cache_run(PvsCache *c, uint64_t first, uint64_t max,
                        VdiskState *state)
 {
@@ -196,9 +206,6 @@ uint64_t pvs_cache_run(PvsCache *c, uint64_t first, uint64_t max,
     n = vdisk_map_run(&c->map, first, max, state);
     if (*state == VDISK_STATE_BAD) {
         *state = VDISK_STATE_BASE;
-    }
-    if (*state == VDISK_STATE_BASE) {
-        count(&c->miss_bytes, n * VDISK_GRANULE);
     }
     /* The bit was set after its data was written: read them in that order */
     smp_rmb();
@@ -269,7 +276,6 @@ int coroutine_fn pvs_cache_co_read(PvsCache *c, int64_t offset, int64_t bytes,
     QEMUIOVector slice;
     int ret;
 
-    count(&c->hit_bytes, bytes);
     if (qiov_offset == 0 && bytes == qiov->size) {
         return cache_co_read_iov(&r);
     }

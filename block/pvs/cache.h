@@ -4,10 +4,10 @@
  *   relay (owner) --- writes ---> data file, then its bits in the live map
  *   desktops      --- read -----> live map, then the data file
  *
- * One process owns a cache and writes it, which its lock on the data file makes
- * sure; any number read it, without locks. Both files are used by descriptors of
- * their own, not by block nodes: a short read must be seen as such, and what
- * fills the cache does not hold the graph. docs/interop/host-cache.rst has the
+ * One process owns a cache and writes it, which its lock on the data file
+ * ensures; any number read it, without locks. Both files are used by
+ * descriptors of their own, not by block nodes: a short read must be seen as
+ * such, and what fills the cache does not hold the graph. docs/interop/host-cache.rst has the
  * formats and why no crash of anybody makes a desktop read what is not there.
  *
  * The address space is that of the image, with the tree's blocks behind it.
@@ -74,6 +74,9 @@ bool pvs_cache_is_dead(PvsCache *c);
 
 bool pvs_cache_is_full(PvsCache *c);
 PvsCacheUse pvs_cache_use(PvsCache *c);
+
+/* A guest's read found so much in it, and so much not. Any thread. */
+void pvs_cache_count(PvsCache *c, uint64_t hit_bytes, uint64_t miss_bytes);
 
 /*
  * State of granule @first: data and zero are hits, base is a miss. Returns how

@@ -228,8 +228,9 @@ void qmp_vdisk_hydrate(const char *job_id, const char *node_name,
     if (!img || (from && !pvs_delta_begin(img, from, errp))) {
         return;
     }
-    j = block_job_create(job_id, &hydrate_driver, NULL, bs, 0, BLK_PERM_ALL,
-                         has_speed ? speed : 0, JOB_DEFAULT, NULL, NULL, errp);
+    j = block_job_create(job_id ?: node_name, &hydrate_driver, NULL, bs, 0,
+                         BLK_PERM_ALL, has_speed ? speed : 0, JOB_DEFAULT,
+                         NULL, NULL, errp);
     if (!j) {
         pvs_delta_end(img);
         return;

@@ -274,7 +274,12 @@ image_co_read_slice(PvsImage *img, int64_t offset, int64_t bytes,
     while (bytes > 0 && ret >= 0) {
         VdiskState state;
         int64_t n = cache_run(img, offset, bytes, &state);
+        PvsCache *cache = pvs_image_cache(img);
 
+        if (cache) {
+            pvs_cache_count(cache, state == VDISK_STATE_BASE ? 0 : n,
+                            state == VDISK_STATE_BASE ? n : 0);
+        }
         switch (state) {
         case VDISK_STATE_DATA:
             ret = read_cached(img, offset, n, qiov, qiov_offset);

@@ -552,9 +552,17 @@ static void tell_outage(PvsPool *p, bool begins)
     }
 }
 
+/* What is assigned only, and not in use, is nobody's trouble yet */
+static bool is_used(PvsPool *p)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return !QLIST_EMPTY(&p->bs->parents);
+}
+
 void pvs_pool_bh(void *opaque)
 {
     PvsPool *p = opaque;
+    bool used = is_used(p);
     g_autoptr(GArray) events = NULL;
 
     WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
@@ -566,13 +574,17 @@ void pvs_pool_bh(void *opaque)
 
         switch (e->type) {
         case STORE_EVENT_STATE:
-            tell_state(p, e);
+            if (used) {
+                tell_state(p, e);
+            }
             break;
         case STORE_EVENT_BREAK:
             break_store(p, e->store);
             break;
         default:
-            tell_outage(p, e->type == STORE_EVENT_OUTAGE_BEGIN);
+            if (used) {
+                tell_outage(p, e->type == STORE_EVENT_OUTAGE_BEGIN);
+            }
             break;
         }
     }
