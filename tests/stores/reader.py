@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reads a node through its NBD export, and compares every byte.
+
+The export is on a Unix socket, so that a late answer is the node's.
+"""
+
+import mmap
+import random
+import socket
+import struct
+import threading
+import time
+
+from .damage import receive
+
+MAGIC, SIMPLE = 0x25609513, 0x67446698
+NO_ZEROES = 2
+
+
+class ReadError(Exception):
+    """The server answered a read with an error; it is in .number."""
+
+    def __init__(self, number):
+        super().__init__(f'error {number}')
+        self.number = number
+
+
+class Connection:
+    """One request at a time."""
+
+    def __init__(self, path, export='disk', timeout=None):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(timeout)
+        self.sock.connect(path)
+        receive(self.sock, 18)
+        name = export.encode()
+        self.sock.sendall(struct.pack('>IQII', 1 | NO_ZEROES,
+                                      0x49484156454f5054, 1, len(name)) + name)
+        self.size, = struct.unpack('>Q2x', receive(self.sock, 10))
+        self.cookie = 0
+
+    def read(self, offset, length):
+        self.cookie += 1
+        self.sock.sendall(struct.pack('>IHHQQI', MAGIC, 0, 0, self.cookie,
+                                      offset, length))
+        magic, error, cookie = struct.unpack('>IIQ', receive(self.sock, 16))
+        assert (magic, cookie) == (SIMPLE, self.cookie)
+        if error:
+            raise ReadError(error)
+        return receive(self.sock, length)
+
+    def close(self):
+        self.sock.close()
+
+
+class Readers:
+    """Threads that read at random places until they are stopped, for use in a
+    with statement.
+
+    path      of the export's socket
+    image     what each byte has to be
+    interval  seconds between two reads of a thread: reads that were not even
+              begun because an earlier one was late would be missed otherwise;
+              0: one after the other
+    sizes     in bytes, one of which is chosen for each read
+    places    only so many bytes at the image's beginning are read, if given
+
+    reads is a list of (begin, seconds, offset, length): begin is when it was
+    due. wrong and errors are lists of what was not as it should be.
+    """
+
+    def __init__(self, path, image, threads=4, interval=0.002, seed=0,
+                 sizes=(4096, 4096, 4096, 65536), places=None, export='disk'):
+        self.path = path
+        self.image = image
+        self.threads = threads
+        self.interval = interval
+        self.seed = seed
+        self.sizes = sizes
+        self.places = places
+        self.export = export
+        self.reads, self.wrong, self.errors = [], [], []
+        self.waiting = {}           # thread: when its read began
+        self.ending = threading.Event()
+
+    def __enter__(self):
+        self.file = open(self.image, 'rb')
+        self.map = mmap.mmap(self.file.fileno(), 0, prot=mmap.PROT_READ)
+        self.running = [threading.Thread(target=self.run, args=(n,),
+                                         daemon=True)
+                        for n in range(self.threads)]
+        for thread in self.running:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self, timeout=60):
+        """True if all have ended; else a read is still waiting."""
+        self.ending.set()
+        end = time.monotonic() + timeout
+        for thread in self.running:
+            thread.join(max(0, end - time.monotonic()))
+        return not any(t.is_alive() for t in self.running)
+
+    def run(self, number):
+        rng = random.Random(f'{self.seed}/{number}')
+        size = min(self.places or len(self.map), len(self.map))
+        connection = Connection(self.path, self.export)
+        due = time.monotonic()
+        while not self.ending.is_set():
+            length = rng.choice(self.sizes)
+            offset = rng.randrange((size - length) // 4096 + 1) * 4096
+            self.waiting[number] = due
+            self.one(connection, due, offset, length)
+            del self.waiting[number]
+            due = self.next_due(due)
+        connection.close()
+
+    def next_due(self, due):
+        if not self.interval:
+            return time.monotonic()
+        # After a long wait the rest need not be made up for
+        due = max(due + self.interval, time.monotonic() - 0.05)
+        time.sleep(max(0, due - time.monotonic()))
+        return due
+
+    def one(self, connection, due, offset, length):
+        try:
+            data = connection.read(offset, length)
+        except ReadError as e:
+            self.errors.append((due, offset, length, e.number))
+        except EOFError:
+            self.errors.append((due, offset, length, 'closed'))
+            self.ending.set()
+        else:
+            if data != self.map[offset:offset + length]:
+                self.wrong.append((due, offset, length))
+        self.reads.append((due, time.monotonic() - due, offset, length))
+
+    def percentile(self, share):
+        """Seconds within which that share of all reads was answered."""
+        times = sorted(r[1] for r in self.reads)
+        return times[min(len(times) - 1, int(len(times) * share))]
+
+    def longest(self):
+        return max((r[1] for r in self.reads), default=0.0)
+
+    def summary(self):
+        ms = [f'{1000 * self.percentile(p):.1f}' for p in (.5, .99, .999)]
+        return (f'{len(self.reads)} reads, {len(self.wrong)} wrong, '
+                f'{len(self.errors)} errors; p50 {ms[0]} p99 {ms[1]} '
+                f'p99.9 {ms[2]} max {1000 * self.longest():.0f} ms')
