@@ -63,11 +63,23 @@ class Lines:
 
 
 class Qmp:
-    """A QMP client. Events that arrive meanwhile wait in .events."""
+    """A QMP client. Events that arrive meanwhile wait in .events until somebody
+    waits for them; .log keeps all that ever came, with QEMU's own time stamps."""
 
     def __init__(self, sock):
         self.lines = Lines(sock)
         self.events = []
+        self.log = []
+
+    def keep(self, event):
+        self.events.append(event)
+        self.log.append(event)
+
+    def collect(self, seconds=0.0):
+        """Take in what comes within that time, at least what is there already."""
+        deadline = time.monotonic() + max(seconds, 0.001)
+        while (event := self.lines.receive(deadline)) is not None:
+            self.keep(event)
 
     def handshake(self):
         if self.lines.receive(time.monotonic() + COMMAND_TIMEOUT) is None:
@@ -82,7 +94,7 @@ class Qmp:
             if reply is None:
                 raise GuestError(f"QMP: no answer to {name}")
             if "event" in reply:
-                self.events.append(reply)
+                self.keep(reply)
             elif "error" in reply:
                 raise GuestError(f"QMP: {name}: {reply['error']['desc']}")
             else:
@@ -100,7 +112,7 @@ class Qmp:
             event = self.lines.receive(deadline)
             if event is None:
                 raise GuestError(f"no {name} event within {timeout:.0f} s")
-            self.events.append(event)
+            self.keep(event)
 
 
 class Agent:
@@ -157,6 +169,18 @@ def event_time(event):
     return stamp["seconds"] + stamp["microseconds"] / 1e6
 
 
+def pauses(log):
+    """When a guest stood still, by its events: a list of when it stopped and when
+    it ran again, in seconds since 1970; None where it still stands."""
+    spans = []
+    for event in log:
+        if event["event"] == "STOP" and not (spans and spans[-1][1] is None):
+            spans.append((event_time(event), None))
+        elif event["event"] == "RESUME" and spans and spans[-1][1] is None:
+            spans[-1] = (spans[-1][0], event_time(event))
+    return spans
+
+
 def mcs_disk(node, path, **options):
     """The -blockdev of a differencing disk; its header names the master."""
     return {"driver": "mcs", "node-name": node, "discard": "unmap",
@@ -179,12 +203,16 @@ class Guest:
     log    file that gets what the guest prints on its serial console
     accel  "tcg" or "kvm"
     extra  more arguments for QEMU
+    errors what its device does about them: "report", "stop", which keeps the
+           request and stops the guest, or "auto", QEMU's default
 
     Start it from the main thread: the process dies with the thread that made it.
     """
 
-    def __init__(self, qemu, disk, log, accel="tcg", memory=512, extra=()):
+    def __init__(self, qemu, disk, log, accel="tcg", memory=512, extra=(),
+                 errors="auto"):
         self.log = log
+        self.errors = errors
         self.accel = accel
         self.process = None
         self.qmp_sock, qmp_peer = socket.socketpair()
@@ -204,7 +232,8 @@ class Guest:
 
     def disk_args(self, disk):
         return ["-object", "iothread,id=io0", "-blockdev", json.dumps(disk),
-                "-device", f"virtio-blk-pci,drive={disk['node-name']},iothread=io0"]
+                "-device", f"virtio-blk-pci,drive={disk['node-name']},iothread=io0,"
+                f"rerror={self.errors},werror={self.errors}"]
 
     def channel_args(self):
         qmp, agent = (peer.fileno() for peer in self.peers)
@@ -274,6 +303,18 @@ class Guest:
         if status != 0:
             raise GuestError(f"in the guest: '{script}' ended with {status}: {err or out}")
         return out
+
+    def disk_errors(self):
+        """What the guest's kernel says about its disk since it was booted: lines of
+        its log, none if all is well."""
+        _, text = self.run("dmesg | grep -iE 'I/O error|critical .* error|EXT4-fs (error|warning)"
+                           "|Remounting filesystem|blocked for more than'", check=False)
+        return text.splitlines()
+
+    def pauses(self):
+        """When it stood still since it was started: see pauses()."""
+        self.qmp.collect()
+        return pauses(self.qmp.log)
 
     def reboot(self, timeout=BOOT_TIMEOUT):
         """Reboot from inside, as a user would, and wait for the next boot."""

@@ -4,11 +4,8 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import tempfile
-import threading
-import time
 
 from .process import StoreError, program
 

@@ -49,8 +49,9 @@ class Damage(Proxied):
     count[kind] tells how often, damaged lists the last (kind, offset, length).
     """
 
-    def __init__(self, store, share=0.0, kinds=KINDS, other=None, seed=0):
-        super().__init__(store)
+    def __init__(self, store, share=0.0, kinds=KINDS, other=None, seed=0,
+                 tcp=None):
+        super().__init__(store, tcp)
         self.share = share
         self.kinds = [k for k in kinds if other or k != 'stale']
         self.random = random.Random(seed)
@@ -61,7 +62,8 @@ class Damage(Proxied):
                        (('swap', store.image), ('stale', other)) if p}
 
     def __enter__(self):
-        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener = socket.socket(family_of(self.address))
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(self.address)
         self.listener.listen()
         self.socks = []
@@ -83,9 +85,10 @@ class Damage(Proxied):
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            server = socket.socket(socket.AF_UNIX if
-                                   isinstance(self.store.address, str)
-                                   else socket.AF_INET)
+            server = socket.socket(family_of(self.store.address))
+            for sock in (client, server):
+                if sock.family == socket.AF_INET:
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.socks += [client, server]
             threading.Thread(target=self.connection, daemon=True,
                              args=(client, server)).start()
@@ -135,6 +138,10 @@ class Damage(Proxied):
 
     def size(self):
         return self.store.image.stat().st_size
+
+
+def family_of(address):
+    return socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
 
 
 def shut(sock):

@@ -2,7 +2,7 @@
 """What goes wrong with stores, at random, and the same again by its seed.
 
 A Place is a server, a Link in front of it and, where namespaces can be had, a
-Wire to its clients. A fault of a Place has a beginning and an end; a schedule
+Wire to its clients; they reach it by TCP, as a store on another host. A fault of a Place has a beginning and an end; a schedule
 is a list of faults that can be printed, kept and run again.
 """
 
@@ -13,6 +13,7 @@ import time
 
 from .link import Link
 from .nbd import StorageDaemon
+from .process import free_port
 
 SLOW = 64 * 1024            # bytes a second
 NBD_PORT = 10809
@@ -21,7 +22,8 @@ NBD_PORT = 10809
 class Place:
     """For use in a with statement; options() is for clients in .netns.
 
-    wire  a Wire of netns.py, or None: then it is all on Unix sockets
+    wire      a Wire of netns.py, or None: then it is on the loopback interface
+    settings  of the link while nothing is wrong with it
     """
 
     def __init__(self, image, wire=None, server=StorageDaemon, **settings):
@@ -32,7 +34,8 @@ class Place:
         self.stack = contextlib.ExitStack()
 
     def __enter__(self):
-        tcp = (self.wire.address, NBD_PORT) if self.wire else None
+        tcp = (self.wire.address, NBD_PORT) if self.wire else \
+            ('127.0.0.1', free_port())
         netns = self.wire.server if self.wire else None
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.server)
@@ -54,7 +57,7 @@ class Place:
 def toggled(name, value):
     """A setting of the link that is made and taken back."""
     return (lambda p: p.link.set(**{name: value}),
-            lambda p: p.link.set(**{name: 0}))
+            lambda p: p.link.set(**{name: p.settings.get(name, 0)}))
 
 
 def refuse(place):

@@ -347,6 +347,22 @@ static bool pipe_send(Conn *c, int way)
     return !(c->pipe[0].closed && c->pipe[1].closed);
 }
 
+/* A link that is well again lets go what it would have held back longer */
+static void let_go(void)
+{
+    for (int i = 0; i < 2 * n_conns; i++) {
+        int way = i % 2;
+        Pipe *p = &conns[i / 2]->pipe[way];
+        int64_t latest = now_ns() + g.delay + (way == TO_CLIENT ? g.late : 0);
+
+        for (Chunk *c = p->head; c; c = c->next) {
+            c->due = c->due > latest ? latest : c->due;
+        }
+        p->last_due = p->last_due > latest ? latest : p->last_due;
+        g.busy_until[way] = 0;
+    }
+}
+
 static void set_cut_after(int64_t n)
 {
     g.cut_after = n;
@@ -370,10 +386,15 @@ static bool set(const char *name, int64_t value)
     }
     if (!strcmp(name, "delay")) {
         g.delay = value * NS_PER_MS;
+        let_go();
     } else if (!strcmp(name, "late")) {
         g.late = value * NS_PER_MS;
+        let_go();
     } else if (!strcmp(name, "rate")) {
         g.rate = value;
+        if (!g.rate) {
+            let_go();
+        }
     } else if (!strcmp(name, "cut-after")) {
         set_cut_after(value);
     } else {

@@ -121,13 +121,17 @@ class Nbdkit(NbdStore):
     export = ''
 
     def __init__(self, image, filters=(), parameters=(), tcp=False, netns=None,
-                 threads=16, simple=False, plugin=None):
+                 threads=16, simple=False, plugin=None, tmpdir=None):
         super().__init__(image, tcp, netns)
+        self.tmpdir = tmpdir or self.dir
         self.filters = filters
         self.parameters = parameters
         self.threads = threads
         self.simple = simple
         self.plugin = plugin
+
+    def env(self):
+        return {'TMPDIR': str(self.tmpdir)}
 
     def argv(self):
         if isinstance(self.address, str):

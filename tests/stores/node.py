@@ -12,7 +12,7 @@ import tempfile
 from .process import TOP, need, program
 
 sys.path.append(str(TOP / 'tests/e2e'))
-from guest import GuestError, Qmp                           # noqa: E402
+from guest import Qmp                           # noqa: E402
 
 
 class Node:

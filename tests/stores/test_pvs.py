@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A pvs node among stores that fail: a relay, in a storage daemon, is read
+without end meanwhile, and every byte is compared with the image."""
+
+import contextlib
+import re
+import time
+
+from . import ceph, damage, far, faults, images, nbd
+from .netns import Network
+from .node import Node
+from .process import Missing, free_port, need, program, run
+from .reader import Connection, Readers
+
+MIB = 1 << 20
+# What is promised, in seconds: with a second store, and after an outage
+LONGEST = 1.0
+USUALLY = 0.3               # of 999 in 1,000
+RESUMED = 1.0
+# How many of which faults: now, and with --long
+FAULTS = {'two': (100, 5000), 'one': (100, 5000)}
+DAMAGES = (4000, 100000)
+
+
+def supported():
+    if 'pvs' not in run(program('qemu-img'), '--help').split():
+        raise Missing('this build has no pvs')
+
+
+def verity(image):
+    """The options that pin an image by a tree, which is made beside it."""
+    tree = image.with_suffix('.tree')
+    said = run(need('veritysetup'), 'format', '--hash=sha256',
+               '--data-block-size=4096', '--hash-block-size=4096', image, tree)
+    root = re.search(r'Root hash:\s*(\w+)', said)[1]
+    return {'verity-root': root,
+            'verity-tree': {'driver': 'file', 'filename': str(tree)}}
+
+
+def pvs(image, *stores, **more):
+    """Options of a relay. Without size= the stores have to be up at once."""
+    return {'driver': 'pvs', 'vdisk': 'disk', 'version': 1,
+            'size': image.stat().st_size,
+            'stores': [s.options() for s in stores], **more}
+
+
+def node_of(image, *stores, netns=None, **more):
+    return Node(pvs(image, *stores, **more),
+                [o for s in stores for o in s.objects()], netns)
+
+
+def info(node):
+    return node.command('query-vdisks')[0]['pvs']
+
+
+@contextlib.contextmanager
+def two_places(image):
+    """The first one is quicker, so it is the one that is read from."""
+    try:
+        network = Network(2)
+        network.__enter__()
+    except Missing:
+        network = None
+    try:
+        wires = network.wires if network else (None, None)
+        with faults.Place(image, wires[0]) as quick, \
+                faults.Place(image, wires[1], delay=5) as slow:
+            yield quick, slow, network and network.client
+    finally:
+        if network:
+            network.__exit__()
+
+
+def kinds(netns):
+    return tuple(faults.ALL if netns else faults.STREAM)
+
+
+def failures(readers, runner, seed):
+    """For the report: the reads that took longest, and what was going on."""
+    lines = [f'seed {seed}: {readers.summary()}']
+    for begin, seconds, offset, length in sorted(
+            readers.reads, key=lambda r: -r[1])[:5]:
+        lines.append(f'{offset}+{length}: {1000 * seconds:.0f} ms during '
+                     f'{runner.during(begin, seconds)}')
+    lines += [f'wrong: {w} during {runner.during(w[0])}'
+              for w in readers.wrong[:5]]
+    lines += [f'error: {e} during {runner.during(e[0])}'
+              for e in readers.errors[:5]]
+    return '\n'.join(lines)
+
+
+def run_faults(node, image, places, schedule):
+    runner = faults.Run(places, schedule)
+    with Readers(node.path, image) as readers:
+        time.sleep(1)
+        runner.run(lambda: not readers.wrong)
+        time.sleep(RESUMED + 0.5)
+        ended = readers.stop(10)
+    return runner, readers, ended
+
+
+def second_store(image, count, seed):
+    """Whatever happens to the first store, the second one has the answer."""
+    with two_places(image) as (quick, slow, netns):
+        schedule = faults.schedule(seed, count, 1, kinds(netns))
+        with node_of(image, quick, slow, netns=netns) as node:
+            runner, readers, ended = run_faults(node, image, [quick], schedule)
+            used = [s['reads'] for s in info(node)['stores']]
+    good = (ended and not readers.wrong and not readers.errors and
+            readers.longest() <= LONGEST and
+            readers.percentile(0.999) <= USUALLY and min(used) > 0)
+    return None if good else f'{failures(readers, runner, seed)}\n{used}'
+
+
+def resumed_late(readers, runner):
+    """Reads that took longer than they may, counted from the end of the last
+    fault before they were answered."""
+    ends = [end for _, end, _ in runner.log]
+    late = []
+    for begin, seconds, offset, length in readers.reads:
+        answered = begin + seconds
+        since = max([begin] + [e for e in ends if begin < e < answered])
+        busy = any(b < answered < e for b, e, _ in runner.log)
+        if not busy and answered - since > RESUMED:
+            late.append((round(answered - since, 3), offset, length,
+                         runner.during(begin, seconds)[-2:]))
+    return sorted(late, key=lambda r: -r[0])
+
+
+def only_store(image, count, seed):
+    """Reads wait while it is away, and go on when it is back: no errors."""
+    with two_places(image) as (quick, _, netns):
+        schedule = faults.schedule(seed, count, 1, kinds(netns), pause=0.5)
+        with node_of(image, quick, netns=netns,
+                     **{'outage-action': 'wait'}) as node:
+            runner, readers, ended = run_faults(node, image, [quick], schedule)
+    late = resumed_late(readers, runner)
+    if ended and not readers.wrong and not readers.errors and not late:
+        return None
+    return f'{failures(readers, runner, seed)}\n{late[:10]}'
+
+
+def both_stores(image, count, seed):
+    """Faults of both in turn: content is all that is promised."""
+    with two_places(image) as (quick, slow, netns):
+        schedule = faults.schedule(seed, count, 2, kinds(netns))
+        with node_of(image, quick, slow, netns=netns, **verity(image)) as node:
+            runner, readers, ended = run_faults(node, image, [quick, slow],
+                                                schedule)
+    good = ended and not readers.wrong and not readers.errors
+    return None if good else failures(readers, runner, seed)
+
+
+def damaged(folder, image, count, seed):
+    """Both stores lie. What is wrong is found, thrown away, asked anew."""
+    other = images.make(folder, 'other')
+    with nbd.StorageDaemon(image) as one, nbd.Nbdkit(image) as two:
+        with liar(one, other, seed) as bad, liar(two, other, seed + 1) as worse:
+            with node_of(image, bad, worse, **verity(image)) as node:
+                readers = lied_to(node, image, bad, worse, count)
+                found = info(node)['corrupt']
+    said = (f'seed {seed}: {dict(bad.count + worse.count)}, {found} found; '
+            f'{readers.summary()}')
+    told = sum((bad.count + worse.count).values())
+    # an answer that came too late, behind another store's, is not looked at
+    good = not readers.wrong and not readers.errors and told >= count and \
+        found > 0.9 * told
+    return None if good else f'{said}\n{readers.errors[:5]}'
+
+
+def liar(store, other, seed):
+    lies = [k for k in damage.KINDS if k != 'error']
+    return damage.Damage(store, 0.1, lies, other, seed,
+                         tcp=('127.0.0.1', free_port()))
+
+
+def lied_to(node, image, bad, worse, count):
+    with Readers(node.path, image, 16, 0, sizes=(4096, 16384)) as readers:
+        end = time.monotonic() + 60 + count / 100
+        while sum((bad.count + worse.count).values()) < count and \
+                time.monotonic() < end and not readers.wrong and \
+                len(readers.errors) < 100:
+            time.sleep(0.1)
+        readers.stop()
+    return readers
+
+
+def relayed(image, store):
+    """A relay in front of it, with a tree: every byte, in one go."""
+    with store, node_of(image, store, netns=store.netns,
+                        **verity(image)) as node:
+        connection = Connection(node.path)
+        data = b''.join(connection.read(at, MIB)
+                        for at in range(0, connection.size, MIB))
+        connection.close()
+        reads = info(node)['stores'][0]['reads']
+    return None if data == image.read_bytes() and reads else 'content differs'
+
+
+def far_stores(image, args):
+    yield 'TLS with a pre-shared key', nbd.StorageDaemon(image, True, True)
+    yield 'HTTPS', far.Nginx(image)
+    yield 'iSCSI', far.Tgt(image)
+    yield 'NFS', far.Ganesha(image)
+    if args.long:
+        yield 'Ceph', ceph.Ceph(image)
+
+
+def tests(folder, args):
+    try:
+        supported()
+    except Missing as e:
+        yield 'pvs', missing, e
+        return
+    image = images.make(folder, 'image')
+    seed, long = args.seed, args.long
+    for name, store in far_stores(image, args):
+        yield f'pvs: a relay in front of {name}', relayed, image, store
+    count = FAULTS['two'][long]
+    yield (f'pvs: two stores, {count} faults of one', second_store, image,
+           count, seed)
+    count = FAULTS['one'][long]
+    yield f'pvs: one store, {count} faults', only_store, image, count, seed
+    if long:
+        yield 'pvs: 1000 faults of two', both_stores, image, 1000, seed
+    yield (f'pvs: {DAMAGES[long]} damaged answers', damaged, folder, image,
+           DAMAGES[long], seed)
+
+
+def missing(why):
+    raise why
