@@ -144,9 +144,30 @@ def push_goals(row):
                row['seconds'], 2, at_least=False, unit=' s')
 
 
+def stream_goals(streams):
+    """What pvs is for. A row appears once its way of reading is measured."""
+    rows = (
+        ('warm 4 KiB reads / raw', 'random/0ms', 'pvs-warm', 'local', .9),
+        ('cold 4 KiB reads, verity / none', 'random', 'pvs-verity', 'pvs-cold',
+         1 / 1.3),
+        ('cold 4 KiB reads / NBD', 'random', 'pvs-cold', 'nbd', 1 / 1.5),
+        ('cold 1 MiB reads, verity / nbdcopy', 'seq/2Gbit', 'pvs-verity',
+         'nbdcopy', .8),
+        ('boot with a trace / qcow2 on NBD', 'boot/20ms', 'pvs-trace', 'qcow2',
+         5),
+    )
+    for row, kind, way, other, bound in rows:
+        for name, cell in streams.items():
+            speed = cell['speed']
+            if name.startswith(f'stream-{kind}') and {way, other} <= {*speed}:
+                yield Goal(row, name, ratio(speed[way], speed[other]), bound,
+                           unit='x', best=max(speed[way]) / max(speed[other]))
+
+
 def evaluate(results):
     """All goals that were measured."""
     goals = list(speed_goals(results['cells']))
+    goals += stream_goals(results['streams'])
     for key, judge in (('same-process', own_read_goals),
                        ('flush-calls', flush_call_goals),
                        ('create', create_goals), ('memory', memory_goals),

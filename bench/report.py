@@ -6,6 +6,7 @@ import statistics
 
 from disks import KIB, MIB, PEERS
 from load import ratio
+from ways import WAYS
 
 
 def table(head, rows):
@@ -40,6 +41,18 @@ def columns():
 def speed_table(cells):
     head = ['workload/cache/depth', 'raw, /s'] + columns()
     return table(head, [cell_line(n, c) for n, c in cells.items()])
+
+
+def stream_table(streams):
+    names = list(WAYS) + ['nbdcopy']
+    rows = []
+    for name, cell in streams.items():
+        speed = cell['speed']
+        rows.append([name, f"{statistics.median(speed['nbd']):.0f}"] +
+                    [f"{ratio(speed[n], speed['nbd']):.2f}" if n in speed
+                     else '-' for n in names if n != 'nbd'])
+    return table(['stream-workload/link/depth', 'nbd, /s'] +
+                 [n for n in names if n != 'nbd'], rows)
 
 
 def create_table(create):
@@ -103,9 +116,10 @@ def goal_table(goals):
 
 
 def print_all(results, goals):
-    parts = [('cells', speed_table), ('same-process', own_table),
-             ('create', create_table), ('memory', memory_table),
-             ('flush-calls', calls_table), ('ram', ram_table),
+    parts = [('cells', speed_table), ('streams', stream_table),
+             ('same-process', own_table), ('create', create_table),
+             ('memory', memory_table), ('flush-calls', calls_table),
+             ('ram', ram_table),
              ('reset', reset_table)]
     for key, draw in parts:
         if results.get(key):
