@@ -59,14 +59,12 @@ class Readers:
 
     path      of the export's socket
     image     what each byte has to be
-    interval  seconds between two reads of a thread: reads that were not even
-              begun because an earlier one was late would be missed otherwise;
-              0: one after the other
+    interval  seconds that a thread rests after each read
     sizes     in bytes, one of which is chosen for each read
     places    only so many bytes at the image's beginning are read, if given
 
-    reads is a list of (begin, seconds, offset, length): begin is when it was
-    due. wrong and errors are lists of what was not as it should be.
+    reads is a list of (begin, seconds, offset, length). wrong and errors are
+    lists of what was not as it should be.
     """
 
     def __init__(self, path, image, threads=4, interval=0.002, seed=0,
@@ -80,7 +78,6 @@ class Readers:
         self.places = places
         self.export = export
         self.reads, self.wrong, self.errors = [], [], []
-        self.waiting = {}           # thread: when its read began
         self.ending = threading.Event()
 
     def __enter__(self):
@@ -108,36 +105,25 @@ class Readers:
         rng = random.Random(f'{self.seed}/{number}')
         size = min(self.places or len(self.map), len(self.map))
         connection = Connection(self.path, self.export)
-        due = time.monotonic()
         while not self.ending.is_set():
             length = rng.choice(self.sizes)
             offset = rng.randrange((size - length) // 4096 + 1) * 4096
-            self.waiting[number] = due
-            self.one(connection, due, offset, length)
-            del self.waiting[number]
-            due = self.next_due(due)
+            self.one(connection, time.monotonic(), offset, length)
+            time.sleep(self.interval)
         connection.close()
 
-    def next_due(self, due):
-        if not self.interval:
-            return time.monotonic()
-        # After a long wait the rest need not be made up for
-        due = max(due + self.interval, time.monotonic() - 0.05)
-        time.sleep(max(0, due - time.monotonic()))
-        return due
-
-    def one(self, connection, due, offset, length):
+    def one(self, connection, begin, offset, length):
         try:
             data = connection.read(offset, length)
         except ReadError as e:
-            self.errors.append((due, offset, length, e.number))
+            self.errors.append((begin, offset, length, e.number))
         except EOFError:
-            self.errors.append((due, offset, length, 'closed'))
+            self.errors.append((begin, offset, length, 'closed'))
             self.ending.set()
         else:
             if data != self.map[offset:offset + length]:
-                self.wrong.append((due, offset, length))
-        self.reads.append((due, time.monotonic() - due, offset, length))
+                self.wrong.append((begin, offset, length))
+        self.reads.append((begin, time.monotonic() - begin, offset, length))
 
     def percentile(self, share):
         """Seconds within which that share of all reads was answered."""

@@ -18,7 +18,7 @@ LONGEST = 1.0
 USUALLY = 0.3               # of 999 in 1,000
 RESUMED = 1.0
 # How many of which faults: now, and with --long
-FAULTS = {'two': (100, 5000), 'one': (100, 5000)}
+FAULTS = {'two': (80, 4000), 'one': (120, 6000)}
 DAMAGES = (4000, 100000)
 
 
@@ -102,10 +102,13 @@ def run_faults(node, image, places, schedule):
 def second_store(image, count, seed):
     """Whatever happens to the first store, the second one has the answer."""
     with two_places(image) as (quick, slow, netns):
-        schedule = faults.schedule(seed, count, 1, kinds(netns))
+        # longer than a read may take, and time to come back to it
+        schedule = faults.schedule(seed, count, 1, kinds(netns), longest=3,
+                                   pause=0.8)
         with node_of(image, quick, slow, netns=netns) as node:
             runner, readers, ended = run_faults(node, image, [quick], schedule)
             used = [s['reads'] for s in info(node)['stores']]
+    print(f'# {readers.summary()}; answers of each: {used}', flush=True)
     good = (ended and not readers.wrong and not readers.errors and
             readers.longest() <= LONGEST and
             readers.percentile(0.999) <= USUALLY and min(used) > 0)
@@ -130,11 +133,12 @@ def resumed_late(readers, runner):
 def only_store(image, count, seed):
     """Reads wait while it is away, and go on when it is back: no errors."""
     with two_places(image) as (quick, _, netns):
-        schedule = faults.schedule(seed, count, 1, kinds(netns), pause=0.5)
+        schedule = faults.schedule(seed, count, 1, kinds(netns), pause=0.8)
         with node_of(image, quick, netns=netns,
                      **{'outage-action': 'wait'}) as node:
             runner, readers, ended = run_faults(node, image, [quick], schedule)
     late = resumed_late(readers, runner)
+    print(f'# {readers.summary()}', flush=True)
     if ended and not readers.wrong and not readers.errors and not late:
         return None
     return f'{failures(readers, runner, seed)}\n{late[:10]}'
@@ -143,10 +147,11 @@ def only_store(image, count, seed):
 def both_stores(image, count, seed):
     """Faults of both in turn: content is all that is promised."""
     with two_places(image) as (quick, slow, netns):
-        schedule = faults.schedule(seed, count, 2, kinds(netns))
+        schedule = faults.schedule(seed, count, 2, kinds(netns), longest=3)
         with node_of(image, quick, slow, netns=netns, **verity(image)) as node:
             runner, readers, ended = run_faults(node, image, [quick, slow],
                                                 schedule)
+    print(f'# {readers.summary()}', flush=True)
     good = ended and not readers.wrong and not readers.errors
     return None if good else failures(readers, runner, seed)
 
@@ -161,6 +166,7 @@ def damaged(folder, image, count, seed):
                 found = info(node)['corrupt']
     said = (f'seed {seed}: {dict(bad.count + worse.count)}, {found} found; '
             f'{readers.summary()}')
+    print(f'# {said}', flush=True)
     told = sum((bad.count + worse.count).values())
     # an answer that came too late, behind another store's, is not looked at
     good = not readers.wrong and not readers.errors and told >= count and \
