@@ -7,8 +7,9 @@
  * One process owns a cache and writes it, which its lock on the data file
  * ensures; any number read it, without locks. Both files are used by
  * descriptors of their own, not by block nodes: a short read must be seen as
- * such, and what fills the cache does not hold the graph. docs/interop/host-cache.rst has the
- * formats and why no crash of anybody makes a desktop read what is not there.
+ * such, and what fills the cache does not hold the graph. The formats, and why
+ * no crash of anybody makes a desktop read what is not there, are in
+ * docs/interop/host-cache.rst.
  *
  * The address space is that of the image, with the tree's blocks behind it.
  *
