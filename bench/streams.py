@@ -10,6 +10,7 @@ import time
 
 import tools
 import ways
+import ways_pvs
 from disks import GIB, KIB, MIB
 from load import order
 
@@ -118,7 +119,7 @@ class Streams:
         self.quick = scale.seconds < 0.2
 
     def measure(self, stream):
-        names = [n for n in ways.WAYS if n != 'local' or not stream.rate]
+        names = [n for n, way in ways.WAYS.items() if way.fits(stream)]
         rounds = self.scale.rounds
         if stream.delay and stream.kind == 'boot':
             rounds = 1          # 40 s each; and nearly the same each time
@@ -137,15 +138,20 @@ class Streams:
 
     @contextlib.contextmanager
     def source(self, stream):
-        """Without a delay or a rate the link is left out: it would cost."""
         image = self.shelf.base(self.scale.disk if stream.block else GIB)
-        with nbd.StorageDaemon(image) as server:
-            if not stream.delay and not stream.rate:
-                yield ways.Source(server, image, self.dir)
-                return
-            with Link(server, delay=stream.delay // 2,
-                      rate=stream.rate) as link:
-                yield ways.Source(link, image, self.dir)
+        tree = ways_pvs.tree_of(image)[0]
+        with contextlib.ExitStack() as stack:
+            servers = [self.linked(stack, stream, path)
+                       for path in (image, tree)]
+            yield ways.Source(servers[0], image, self.dir, servers[1], stack)
+
+    def linked(self, stack, stream, path):
+        """Without a delay or a rate the link is left out: it would cost."""
+        server = stack.enter_context(nbd.StorageDaemon(path))
+        if not stream.delay and not stream.rate:
+            return server
+        return stack.enter_context(Link(server, delay=stream.delay // 2,
+                                        rate=stream.rate))
 
     def count(self, stream, source, name):
         """Requests for a sample of the time that was asked for; no granule is

@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 import tools
+import ways_pvs
 
 sys.path.append(str(tools.REPO / 'tests'))
 from stores import nbd          # noqa: E402
@@ -20,13 +21,24 @@ from stores import nbd          # noqa: E402
 class Source:
     """What is read: a server of tests/stores, or a link in front of it.
 
-    near   options of a client of the server
     image  the same image as a local file
     dir    for what a way makes; on the file system that is measured
+    tree   server of its verity tree, behind a link of the same kind
+    stack  of what is to last for all samples of a workload, and kept, where
+           once() remembers it
     """
     server: object
     image: pathlib.Path
     dir: pathlib.Path
+    tree: object = None
+    stack: contextlib.ExitStack = None
+    kept: dict = dataclasses.field(default_factory=dict)
+
+    def once(self, key, make):
+        """What the context manager make() gives; made when first asked for."""
+        if key not in self.kept:
+            self.kept[key] = self.stack.enter_context(make())
+        return self.kept[key]
 
     def near(self, **more):
         return {'read-only': True, **self.server.options(**more)}
@@ -87,18 +99,31 @@ def nbdkit_cache(source):
     return nbdkit_in_front(source, 'cache', 'cache-on-read=true')
 
 
-# pvs: functions like those above, which make a relay, fill its cache, and so on
-
-
 @dataclasses.dataclass(frozen=True)
 class Way:
+    """fits(stream) tells whether it is measured there."""
     name: str
     title: str
     open: object        # the context manager
+    fits: object = lambda stream: True
+
+
+def not_capped(stream):
+    return not stream.rate
+
+
+def at_hand(stream):
+    """What is local does not depend on the link."""
+    return not stream.rate and not stream.delay
+
+
+def boots(stream):
+    return stream.kind == 'boot'
 
 
 WAYS = {w.name: w for w in (
-    Way('local', 'the image as a local file, in the page cache', local),
+    Way('local', 'the image as a local file, in the page cache', local,
+        not_capped),
     Way('nbd', 'bare NBD', bare_nbd),
     Way('qcow2', 'qcow2 overlay over NBD', overlay),
     Way('cor', 'the same with copy-on-read', copy_on_read),
@@ -106,5 +131,14 @@ WAYS = {w.name: w for w in (
         nbdkit_cow),
     Way('nbdkit-cache', 'NBD through nbdkit --filter=cache cache-on-read',
         nbdkit_cache),
-    # pvs-cold, pvs-verity (cold), pvs-warm, pvs-hydrated, pvs-trace (cold)
+    Way('pvs-bare', 'a pvs node on the store: no relay, no cache, no tree',
+        ways_pvs.bare),
+    Way('pvs-cold', 'a desktop and a relay with an empty cache, no tree',
+        ways_pvs.cold),
+    Way('pvs-verity', 'the same with a tree', ways_pvs.verity),
+    Way('pvs-warm', 'the same with all in the cache', ways_pvs.warm, at_hand),
+    Way('pvs-hydrated', 'the same, and the relay gone', ways_pvs.hydrated,
+        at_hand),
+    Way('pvs-trace', 'as pvs-verity, with the trace of such a boot',
+        ways_pvs.trace, boots),
 )}

@@ -66,6 +66,11 @@ class Node:
         self.qmp.lines.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
+    def end(self):
+        """In order, as when a host is shut down: what it keeps is written."""
+        self.qmp.lines.send({'execute': 'quit'})
+        self.popen.wait(30)
+
     def add(self):
         self.qmp.command('blockdev-add', **self.options)
         self.qmp.command('block-export-add', type='nbd', id='e',
