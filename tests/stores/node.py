@@ -12,7 +12,7 @@ import tempfile
 from .process import TOP, need, program
 
 sys.path.append(str(TOP / 'tests/e2e'))
-from guest import Qmp                           # noqa: E402
+from guest import GuestError, Qmp                           # noqa: E402
 
 
 class Node:
@@ -91,3 +91,4 @@ class Node:
         return self.log.read_text(errors='replace')
 
 
+__all__ = ['GuestError', 'Node']
