@@ -4,21 +4,24 @@ without end meanwhile, and every byte is compared with the image."""
 
 import contextlib
 import re
+import tempfile
 import time
 
 from . import ceph, damage, far, faults, images, nbd
 from .netns import Network
 from .node import Node
-from .process import Missing, free_port, need, program, run
+from .process import Missing, free_port, need, program, run, until
 from .reader import Connection, Readers
 
 MIB = 1 << 20
+LARGE = 64 * MIB
 # What is promised, in seconds: with a second store, and after an outage
 LONGEST = 1.0
 USUALLY = 0.3               # of 999 in 1,000
 RESUMED = 1.0
 # How many of which faults: now, and with --long
 FAULTS = {'two': (80, 4000), 'one': (120, 6000)}
+LIES = [kind for kind in damage.KINDS if kind != 'error']
 DAMAGES = (4000, 100000)
 
 
@@ -175,8 +178,7 @@ def damaged(folder, image, count, seed):
 
 
 def liar(store, other, seed):
-    lies = [k for k in damage.KINDS if k != 'error']
-    return damage.Damage(store, 0.1, lies, other, seed,
+    return damage.Damage(store, 0.1, LIES, other, seed,
                          tcp=('127.0.0.1', free_port()))
 
 
@@ -191,14 +193,55 @@ def lied_to(node, image, bad, worse, count):
     return readers
 
 
+def never_cached(folder, seed):
+    """What a liar said is not in the cache: with no store left, all of it reads
+    as it should. And each block was fetched once, however many asked."""
+    image, other = (images.make(folder, name, LARGE)
+                    for name in ('large', 'large-other'))
+    # on a Unix socket, so that it is preferred
+    with cache_options() as cache, \
+            nbd.StorageDaemon(image, tcp=True) as store, \
+            damage.Damage(store, 0.3, LIES, other, seed) as bad, \
+            node_of(image, bad, store, **verity(image), **cache) as node:
+        with Readers(node.path, image, 16, 0) as readers:
+            until(lambda: cached(node) == LARGE, 60, 'all read')
+            readers.stop()
+        fetched = sum(s['bytes'] for s in info(node)['stores']
+                      if not s['tree'])
+        store.stop()
+        shown = everything(node) == image.read_bytes()
+        count = dict(bad.count)
+    said = f'seed {seed}: {count}, {fetched} bytes; {readers.summary()}'
+    print(f'# {said}', flush=True)
+    lies = sum(count.values())
+    good = shown and not readers.wrong and not readers.errors and \
+        lies > 5 and fetched <= 1.05 * LARGE
+    return None if good else said
+
+
+@contextlib.contextmanager
+def cache_options():
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as maps:
+        yield {'host-cache': f'{maps}/cache', 'host-cache-map': f'{maps}/map'}
+
+
+def cached(node):
+    return info(node)['budget']['local-bytes']
+
+
+def everything(node):
+    connection = Connection(node.path)
+    data = b''.join(connection.read(at, MIB)
+                    for at in range(0, connection.size, MIB))
+    connection.close()
+    return data
+
+
 def relayed(image, store):
     """A relay in front of it, with a tree: every byte, in one go."""
     with store, node_of(image, store, netns=store.netns,
                         **verity(image)) as node:
-        connection = Connection(node.path)
-        data = b''.join(connection.read(at, MIB)
-                        for at in range(0, connection.size, MIB))
-        connection.close()
+        data = everything(node)
         reads = info(node)['stores'][0]['reads']
     return None if data == image.read_bytes() and reads else 'content differs'
 
@@ -231,6 +274,7 @@ def tests(folder, args):
         yield 'pvs: 1000 faults of two', both_stores, image, 1000, seed
     yield (f'pvs: {DAMAGES[long]} damaged answers', damaged, folder, image,
            DAMAGES[long], seed)
+    yield 'pvs: no lie is cached', never_cached, folder, seed
 
 
 def missing(why):
