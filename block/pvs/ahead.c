@@ -13,10 +13,18 @@
 #include "block/pvs/ahead.h"
 #include "block/pvs/boot-trace.h"
 #include "block/pvs/cache.h"
+#include "block/pvs/tree.h"
 #include "trace.h"
 
 /* Fetches of a trace on their way at a time: a link of 20 ms at 1 Gbit/s */
 #define REPLAY_FETCHES  32
+
+/* Parts of a trace that are sorted: the first ones are wanted at once */
+#define WINDOW_FIRST    (1 * MiB)
+#define WINDOW_LAST     (32 * MiB)
+
+/* The tree of a version of 4 GiB */
+#define TREE_MOST       (33 * MiB)
 
 /* Readers in sequence that are told apart */
 #define STREAMS         8
@@ -156,22 +164,91 @@ static void coroutine_fn replay_run(PvsAhead *a, Replay *r, int64_t offset,
     }
 }
 
-static void coroutine_fn replay_entry(void *opaque)
+static int compare_runs(const void *a, const void *b)
 {
-    PvsAhead *a = opaque;
-    Replay *r = g_new0(Replay, 1);
+    const BootTraceRun *x = a, *y = b;
+
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/*
+ * A boot jumps back and forth, but within a window most of what it reads lies
+ * together: sorted, it takes a tenth of the requests.
+ */
+static void coroutine_fn replay_window(PvsAhead *a, Replay *r, GArray *window)
+{
+    guint i = 0;
+
+    g_array_sort(window, compare_runs);
+    while (i < window->len) {
+        BootTraceRun run = g_array_index(window, BootTraceRun, i++);
+
+        while (i < window->len &&
+               g_array_index(window, BootTraceRun, i).first ==
+               run.first + run.n) {
+            run.n += g_array_index(window, BootTraceRun, i++).n;
+        }
+        replay_run(a, r, run.first * VDISK_GRANULE,
+                   (int64_t)run.n * VDISK_GRANULE);
+    }
+    g_array_set_size(window, 0);
+}
+
+static void coroutine_fn replay_trace(PvsAhead *a, Replay *r)
+{
+    g_autoptr(GArray) window = g_array_new(false, false, sizeof(BootTraceRun));
+    uint64_t size = WINDOW_FIRST / VDISK_GRANULE, granules = 0;
     const BootTraceRun *runs;
     size_t n;
 
     runs = boot_trace_runs(a->trace, &n);
     for (size_t i = 0; i < n && !qatomic_read(&a->stopping); i++) {
-        replay_run(a, r, runs[i].first * VDISK_GRANULE,
-                   (int64_t)runs[i].n * VDISK_GRANULE);
+        g_array_append_val(window, runs[i]);
+        granules += runs[i].n;
+        if (granules >= size || i + 1 == n) {
+            replay_window(a, r, window);
+            granules = 0;
+            size = MIN(size * 2, WINDOW_LAST / VDISK_GRANULE);
+        }
+    }
+    trace_pvs_boot_trace(a->img->bs, n);
+}
+
+/*
+ * A tree that is not large is fetched as a whole: random reads need all of it
+ * soon, and the host's desktops find it in the cache.
+ */
+static void coroutine_fn replay_tree(PvsAhead *a, Replay *r)
+{
+    PvsImage *img = a->img;
+    int64_t end = pvs_image_end(img);
+    int64_t pos = img->tree_base;
+
+    if (end - pos > TREE_MOST) {
+        return;
+    }
+    while (pos < end && !qatomic_read(&a->stopping)) {
+        int64_t n = pvs_tree_unit(img->tree, pos, end);
+
+        replay_run(a, r, pos, n);
+        pos += n;
+    }
+}
+
+static void coroutine_fn replay_entry(void *opaque)
+{
+    PvsAhead *a = opaque;
+    Replay *r = g_new0(Replay, 1);
+
+    if (a->trace && !a->recording) {
+        replay_trace(a, r);
+    }
+    if (a->img->tree) {
+        replay_tree(a, r);
     }
     while (r->n) {
         replay_wait_oldest(a->img, r);
     }
-    trace_pvs_boot_trace(a->img->bs, n);
     g_free(r);
     a->running--;
     aio_wait_kick();
@@ -201,18 +278,14 @@ PvsAhead *pvs_ahead_start(PvsImage *img, const char *trace)
     BootTraceId id = trace_id(img);
 
     a->img = img;
-    if (!trace) {
-        return a;
+    if (trace) {
+        a->name = g_strdup(trace);
+        a->trace = trace_load(a);
+        a->recording = !a->trace;
+        a->trace = a->trace ?: boot_trace_new(&id);
     }
-    a->name = g_strdup(trace);
-    a->trace = trace_load(a);
-    if (a->trace) {
-        a->running++;
-        qemu_coroutine_enter(qemu_coroutine_create(replay_entry, a));
-    } else {
-        a->trace = boot_trace_new(&id);
-        a->recording = true;
-    }
+    a->running++;
+    qemu_coroutine_enter(qemu_coroutine_create(replay_entry, a));
     return a;
 }
 
@@ -323,8 +396,7 @@ void coroutine_fn pvs_ahead_note(PvsAhead *a, int64_t offset, int64_t bytes)
     }
     while (from < to) {
         int64_t n;
-        PvsFetch *f = pvs_fetch_begin(a->img, from, to - from, PVS_BACKGROUND,
-                                      &n);
+        PvsFetch *f = pvs_fetch_begin(a->img, from, to - from, PVS_AHEAD, &n);
 
         if (f) {
             pvs_fetch_unref(a->img, f);

@@ -26,7 +26,11 @@ void pvs_ahead_stop(PvsAhead *a);
 /* [@offset, @offset + @bytes) is read */
 void coroutine_fn pvs_ahead_note(PvsAhead *a, int64_t offset, int64_t bytes);
 
-/* ... and has to be fetched. Called with the image's lock held. */
+/*
+ * It, or what was read ahead with it, has to be fetched: the trace has both,
+ * since desktops read what is in the cache without asking. Called with the
+ * image's lock held.
+ */
 void pvs_ahead_missed(PvsAhead *a, int64_t offset, int64_t bytes);
 
 /* For query-vdisks: granules in the boot trace, and how many are cached */

@@ -64,7 +64,7 @@ static bool coroutine_fn older_block(PvsImage *img, PvsDelta *d,
         return false;
     }
     one.offset = offset;
-    return pvs_tree_check(&one, offset, VDISK_GRANULE, buf, &bad);
+    return pvs_tree_check(&one, offset, VDISK_GRANULE, buf, &bad) == 0;
 }
 
 unsigned coroutine_fn

@@ -61,18 +61,24 @@ static PvsFetch *find_fetch(PvsImage *img, int64_t offset, int64_t *end)
     return NULL;
 }
 
-/* Caller holds the lock */
-static void fetch_wake(PvsFetch *f)
+/*
+ * Caller holds the lock. Returns one for pvs_wake_finish(), which is mostly the
+ * only one, and runs sooner so.
+ */
+static Coroutine *fetch_wake(PvsFetch *f)
 {
+    Coroutine *first = NULL;
     FetchWaiter *fw;
 
     QLIST_FOREACH(fw, &f->waiters, next) {
         Coroutine *co = pvs_wake(&fw->w);
 
-        if (co) {
+        if (co && first) {
             aio_co_schedule(qemu_coroutine_get_aio_context(co), co);
         }
+        first = first ?: co;
     }
+    return first;
 }
 
 /* Caller holds the lock */
@@ -139,20 +145,84 @@ read_delta(PvsFetch *f, PvsTreeHold *hold, uint8_t **buf)
     return ret;
 }
 
+/* What a fetch is verified by is fetched beside it, and waited for at the end */
+typedef struct LateHold {
+    PvsFetch *f;
+    PvsTreeHold hold;
+    bool held;
+} LateHold;
+
+static int coroutine_fn late_check(void *opaque, int64_t offset, int64_t bytes,
+                                   const uint8_t *buf, int64_t *bad)
+{
+    LateHold *late = opaque;
+    PvsFetch *f = late->f;
+
+    if (!late->held) {
+        int ret = pvs_tree_co_hold(f->img->tree, f->offset, f->bytes,
+                                   &late->hold);
+
+        late->held = true;
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return pvs_tree_check(&late->hold, offset, bytes, buf, bad);
+}
+
+typedef struct TreeAhead {
+    PvsImage *img;
+    int64_t offset, bytes;
+} TreeAhead;
+
+static void coroutine_fn tree_ahead_entry(void *opaque)
+{
+    g_autofree TreeAhead *ta = opaque;
+    BlockDriverState *bs = ta->img->bs;
+    PvsTreeHold hold;
+
+    pvs_tree_co_hold(ta->img->tree, ta->offset, ta->bytes, &hold);
+    pvs_tree_release(ta->img->tree, &hold);
+    bdrv_dec_in_flight(bs);
+}
+
+/* Takes as long as the slower one of the two takes, not both */
+static int coroutine_fn GRAPH_UNLOCKED read_beside_tree(PvsFetch *f)
+{
+    PvsImage *img = f->img;
+    TreeAhead *ta = g_new(TreeAhead, 1);
+    LateHold late = { .f = f };
+    int ret;
+
+    *ta = (TreeAhead) { .img = img, .offset = f->offset, .bytes = f->bytes };
+    bdrv_inc_in_flight(img->bs);
+    qemu_coroutine_enter(qemu_coroutine_create(tree_ahead_entry, ta));
+    ret = pvs_pool_co_read(img->stores, f->offset,
+                           MIN(f->bytes, img->size - f->offset), late_check,
+                           &late, &f->buf);
+    pvs_tree_release(img->tree, &late.hold);
+    return ret;
+}
+
 static int coroutine_fn GRAPH_UNLOCKED fetch_read(PvsFetch *f)
 {
     PvsImage *img = f->img;
     PvsTreeHold hold = {};
+    bool delta = qatomic_read(&img->delta);
     int ret = 0;
 
     if (!img->tree) {
         return read_part(f, &hold, 0, f->bytes, &f->buf);
     }
-    /* First what it is verified against, which is mostly there */
-    ret = pvs_tree_co_hold(img->tree, f->offset, f->bytes, &hold);
+    if (!pvs_tree_try_hold(img->tree, f->offset, f->bytes, &hold)) {
+        if (!delta && f->offset < img->tree_base) {
+            return read_beside_tree(f);
+        }
+        ret = pvs_tree_co_hold(img->tree, f->offset, f->bytes, &hold);
+    }
     if (ret >= 0) {
-        ret = qatomic_read(&img->delta) ? read_delta(f, &hold, &f->buf)
-              : read_part(f, &hold, 0, f->bytes, &f->buf);
+        ret = delta ? read_delta(f, &hold, &f->buf)
+                    : read_part(f, &hold, 0, f->bytes, &f->buf);
     }
     pvs_tree_release(img->tree, &hold);
     return ret;
@@ -163,13 +233,15 @@ static void coroutine_fn fetch_entry(void *opaque)
     PvsFetch *f = opaque;
     PvsImage *img = f->img;
     BlockDriverState *bs = img->bs;
+    Coroutine *co;
     int ret = fetch_read(f);
 
     WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
         f->ret = ret;
         f->done = true;
-        fetch_wake(f);
+        co = fetch_wake(f);
     }
+    pvs_wake_finish(co);
     if (ret >= 0 && img->owner && img->cache) {
         /* Failing costs another fetch of the same, no more */
         pvs_cache_co_fill(img->cache, f->offset, f->bytes, f->buf);
@@ -178,8 +250,9 @@ static void coroutine_fn fetch_entry(void *opaque)
         QLIST_REMOVE(f, next);
         img->in_flight[f->urgency]--;
         f->settled = true;
-        fetch_wake(f);
+        co = fetch_wake(f);
     }
+    pvs_wake_finish(co);
     pvs_fetch_unref(img, f);
     bdrv_dec_in_flight(bs);
 }
@@ -241,7 +314,7 @@ PvsFetch *coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,
             return f;
         }
         *n = 0;
-        if (urgency == PVS_BACKGROUND && img->waits.drains) {
+        if (urgency != PVS_DEMAND && img->waits.drains) {
             return NULL;
         }
         *n = end - offset;
@@ -250,7 +323,7 @@ PvsFetch *coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,
         }
         *n = MIN(*n, PVS_FETCH_MAX);
         f = fetch_new(img, offset, *n, urgency);
-        if (img->ahead && urgency == PVS_DEMAND) {
+        if (img->ahead && urgency != PVS_BACKGROUND) {
             pvs_ahead_missed(img->ahead, offset, *n);
         }
         /* Before the lock is given up: a drain that begins then waits for it */

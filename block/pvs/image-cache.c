@@ -43,7 +43,7 @@ static bool coroutine_fn cache_co_verify(void *opaque, int64_t offset,
         return false;
     }
     ok = pvs_tree_co_hold(img->tree, offset, bytes, &hold) >= 0 &&
-         pvs_tree_check(&hold, offset, bytes, buf, &bad);
+         pvs_tree_check(&hold, offset, bytes, buf, &bad) == 0;
     pvs_tree_release(img->tree, &hold);
     return ok;
 }

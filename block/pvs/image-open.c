@@ -83,8 +83,9 @@ static bool read_pool_options(PvsPoolOptions *o, QemuOpts *opts, Error **errp)
         error_setg(errp, "%s", why);
         return false;
     }
-    o->connections = qemu_opt_get_number(opts, "connections", 1);
-    if (o->connections < 1 || o->connections > PVS_CONNECTIONS_MAX) {
+    o->connections = qemu_opt_get_number(opts, "connections", 0);
+    if ((qemu_opt_get(opts, "connections") && o->connections < 1) ||
+        o->connections > PVS_CONNECTIONS_MAX) {
         error_setg(errp, "connections must be from 1 to %d",
                    PVS_CONNECTIONS_MAX);
         return false;

@@ -32,7 +32,9 @@ typedef struct PvsDelta PvsDelta;
 
 typedef enum PvsUrgency {
     PVS_DEMAND,                 /* somebody waits for it */
+    PVS_AHEAD,                  /* somebody will, as it looks */
     PVS_BACKGROUND,
+    PVS_URGENCIES,
 } PvsUrgency;
 
 typedef struct PvsImage {
@@ -53,7 +55,7 @@ typedef struct PvsImage {
 
     PvsWaits waits;
     QLIST_HEAD(, PvsFetch) fetches;     /* in flight */
-    unsigned in_flight[2];      /* how many, by urgency */
+    unsigned in_flight[PVS_URGENCIES];      /* how many, by urgency */
 
     /* Set in the main loop, read anywhere; what was there stays until close */
     PvsCache *cache;            /* atomic; NULL: none at present */
@@ -130,8 +132,8 @@ int64_t pvs_image_missing(const PvsImage *img);
 /*
  * Begin to fetch from @offset on, or find who does already, and how many bytes
  * up to @bytes that covers in *@n. NULL if they are in the cache by now. The
- * caller has an in-flight count on the node, unless it is in the background,
- * and one reference to the result. *@n is 0 if the node is being drained, which
+ * caller has an in-flight count on the node, unless nobody waits for it, and
+ * one reference to the result. *@n is 0 if the node is being drained, which
  * work in the background has to wait for.
  */
 PvsFetch * coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,

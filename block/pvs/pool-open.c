@@ -174,11 +174,12 @@ static bool open_store(PvsPool *p, unsigned i, const char *key, QDict *options,
         return false;
     }
     s->nbd = g_str_equal(driver, "nbd");
-    s->n_conns = s->nbd ? o->connections : 1;
+    s->n_conns = 1;
     if (s->nbd) {
-        if (is_unix_socket(options)) {
-            *preferred |= 1ULL << i;
-        }
+        bool local = is_unix_socket(options);
+
+        s->n_conns = o->connections ?: local ? 1 : PVS_CONNECTIONS_FAR;
+        *preferred |= (uint64_t)local << i;
         if (!tune_nbd(options, o, errp)) {
             return false;
         }

@@ -52,6 +52,7 @@ struct PvsRead {
     int64_t retry_at;           /* ns; 0: no store has said no */
     QSIMPLEQ_HEAD(, PvsAsk) answers;    /* that it did not look at yet */
     uint8_t *buf;               /* what it came for */
+    int error;                  /* of the check: nobody's fault */
 };
 
 /* Connections */
@@ -211,9 +212,14 @@ static void coroutine_fn read_check(PvsRead *read, PvsAsk *a)
 {
     PvsPool *p = a->p;
     int64_t bad = read->offset;
+    int ret = 0;
 
-    if (a->answer != STORE_OK || !read->check ||
-        read->check(read->opaque, read->offset, read->bytes, a->buf, &bad)) {
+    if (a->answer == STORE_OK && read->check) {
+        ret = read->check(read->opaque, read->offset, read->bytes, a->buf,
+                          &bad);
+    }
+    if (ret != -EBADMSG) {
+        read->error = ret;
         return;
     }
     a->answer = STORE_BAD;
@@ -234,7 +240,9 @@ static void coroutine_fn read_look(PvsRead *read, PvsPool *p)
     qemu_mutex_lock(&p->waits->lock);
     fate = store_ask_end(&p->set, &a->ask, a->answer,
                          a->ret < 0 ? a->ret : a->bytes, a->answered_at);
-    if (fate == STORE_TAKE ||
+    if (read->error < 0) {
+        trace_pvs_check_failed(p->bs, read->offset, read->error);
+    } else if (fate == STORE_TAKE ||
         (fate == STORE_DROP && a->answer == STORE_OK && !read->buf)) {
         /* Good data is taken, though nobody waited for it any more */
         read->buf = g_steal_pointer(&a->buf);
@@ -272,7 +280,7 @@ static int coroutine_fn read_step(PvsRead *read, PvsPool *p)
 
     if (!QSIMPLEQ_EMPTY(&read->answers)) {
         read_look(read, p);
-        return read->buf ? 0 : -EINPROGRESS;
+        return read->buf ? 0 : read->error ?: -EINPROGRESS;
     }
     if (now >= limit) {
         return -EIO;

@@ -16,6 +16,13 @@
 
 #define PVS_CONNECTIONS_MAX     16
 
+/*
+ * To a store on a network: QEMU's client has 16 requests in flight on one
+ * connection, which at 20 ms is 800 a second; and what is fetched ahead on one
+ * does not hold up what somebody waits for on another.
+ */
+#define PVS_CONNECTIONS_FAR     4
+
 typedef struct PvsPool PvsPool;
 
 /* One connection to a store */
@@ -41,17 +48,19 @@ typedef enum PvsPoolKind {
 
 typedef struct PvsPoolOptions {
     StoreOptions store;
-    unsigned connections;       /* to each NBD store */
+    unsigned connections;       /* to each NBD store; 0: what fits */
     int64_t length;             /* bytes of what they hold; -1: they tell */
     bool far;                   /* may be anything, not just NBD and files */
 } PvsPoolOptions;
 
 /*
- * Is @buf what the pool holds at @offset? If not, *@bad is where the first
- * wrong byte may be. Runs in the coroutine that reads, without any lock.
+ * Is @buf what the pool holds at @offset? 0 if so; -EBADMSG if not, with the
+ * begin of the first block that is wrong in *@bad; another -errno, which the
+ * read fails with, if that cannot be known. Runs in the coroutine that reads,
+ * without any lock, and may wait.
  */
-typedef bool coroutine_fn PvsCheck(void *opaque, int64_t offset, int64_t bytes,
-                                   const uint8_t *buf, int64_t *bad);
+typedef int coroutine_fn PvsCheck(void *opaque, int64_t offset, int64_t bytes,
+                                  const uint8_t *buf, int64_t *bad);
 
 /*
  * Open the stores that @options has as "PREFIX.0" and so on, and take them out

@@ -287,8 +287,8 @@ static bool check_block(const PvsTreeHold *h, int64_t offset,
     }
 }
 
-bool coroutine_fn pvs_tree_check(void *opaque, int64_t offset, int64_t bytes,
-                                 const uint8_t *buf, int64_t *bad)
+int coroutine_fn pvs_tree_check(void *opaque, int64_t offset, int64_t bytes,
+                                const uint8_t *buf, int64_t *bad)
 {
     PvsTreeHold *h = opaque;
 
@@ -298,15 +298,15 @@ bool coroutine_fn pvs_tree_check(void *opaque, int64_t offset, int64_t bytes,
         Verity *v = head_check(h->tree, buf, &why);
 
         verity_free(v);
-        return v;
+        return v ? 0 : -EBADMSG;
     }
     for (int64_t n = 0; n < bytes; n += VERITY_BLOCK) {
         if (!check_block(h, h->offset + n, buf + n)) {
             *bad = offset + n;
-            return false;
+            return -EBADMSG;
         }
     }
-    return true;
+    return 0;
 }
 
 /* Reading what is missing */
@@ -351,7 +351,7 @@ read_blocks(PvsTree *t, uint64_t first, unsigned blocks, uint8_t **buf)
     int ret = pvs_tree_co_hold(t, offset, bytes, &hold);
 
     *buf = ret < 0 ? NULL : cached_blocks(t, offset, bytes);
-    if (*buf && !pvs_tree_check(&hold, offset, bytes, *buf, &bad)) {
+    if (*buf && pvs_tree_check(&hold, offset, bytes, *buf, &bad) < 0) {
         pvs_image_report_corrupt(img, true, "host cache", bad, VERITY_BLOCK);
         qemu_vfree(*buf);
         *buf = NULL;
@@ -454,6 +454,37 @@ int coroutine_fn pvs_tree_co_hold(PvsTree *t, int64_t offset, int64_t bytes,
         ret = co_get_chunk(t, last, &hold->chunks[1]);
     }
     return ret;
+}
+
+bool pvs_tree_try_hold(PvsTree *t, int64_t offset, int64_t bytes,
+                       PvsTreeHold *hold)
+{
+    uint64_t vouch[2];
+
+    *hold = (PvsTreeHold) { .tree = t, .offset = offset };
+    if (offset == t->img->tree_base) {
+        return true;
+    }
+    if (!qatomic_load_acquire(&t->ready)) {
+        return false;
+    }
+    vouch[0] = voucher(t, offset);
+    vouch[1] = voucher(t, offset + bytes - VERITY_BLOCK);
+    QEMU_LOCK_GUARD(&t->img->waits.lock);
+    for (int i = 0; i < 2; i++) {
+        if (vouch[i] < head_blocks(t) ||
+            (i && chunk_first(t, vouch[1]) == chunk_first(t, vouch[0]))) {
+            continue;
+        }
+        hold->chunks[i] = chunk_find(t, chunk_first(t, vouch[i]));
+        if (!hold->chunks[i]) {
+            if (hold->chunks[0]) {
+                hold->chunks[0]->refs--;
+            }
+            return false;
+        }
+    }
+    return true;
 }
 
 void pvs_tree_release(PvsTree *t, PvsTreeHold *hold)

@@ -54,11 +54,15 @@ bool GRAPH_UNLOCKED pvs_tree_check_local(PvsTree *t, Error **errp);
  */
 int coroutine_fn GRAPH_UNLOCKED
 pvs_tree_co_hold(PvsTree *t, int64_t offset, int64_t bytes, PvsTreeHold *hold);
+
+/* The same, if it is in memory already; else false, and nothing to release */
+bool pvs_tree_try_hold(PvsTree *t, int64_t offset, int64_t bytes,
+                       PvsTreeHold *hold);
 void pvs_tree_release(PvsTree *t, PvsTreeHold *hold);
 
 /* A PvsCheck; @opaque is a PvsTreeHold for the range */
-bool coroutine_fn pvs_tree_check(void *opaque, int64_t offset, int64_t bytes,
-                                 const uint8_t *buf, int64_t *bad);
+int coroutine_fn pvs_tree_check(void *opaque, int64_t offset, int64_t bytes,
+                                const uint8_t *buf, int64_t *bad);
 
 /* Is it a part of what vouches for itself, as a whole only? */
 bool pvs_tree_is_head(const PvsTree *t, int64_t offset);
