@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the guest harness of tests/e2e tells of outages, shown on QEMU's own
-drivers: a stock desktop that streams through an outage. With --long only."""
+drivers and on pvs: desktops that stream through an outage. With --long only."""
 
 import os
 import pathlib
@@ -84,8 +84,41 @@ def finds_errors(folder):
             return None if found and not guest.pauses() else f'{found}'
 
 
+def streams_through(folder):
+    """A desktop on pvs: no store, so it stops; it runs on unaided when the store
+    is back, and its kernel has seen nothing."""
+    image = guest_image()
+    with faults.Place(image) as place:
+        with boot(desktop(folder, image, place), folder, 'pvs') as guest:
+            guest.wait_boot()
+            guest.agent.command('guest-exec', path='/bin/sh', arg=[
+                '-c', 'cat /bin/cat; sleep 2; cat /usr/bin/* > /dev/null'])
+            time.sleep(1)
+            place.server.kill()
+            guest.qmp.wait_event('STOP', 30)
+            place.server.start()
+            guest.qmp.wait_event('RESUME', 5)
+            guest.run('cat /usr/bin/* /usr/sbin/* > /dev/null')
+            stood = guest.pauses()
+            if len(stood) != 1:
+                return str(stood)
+            return '\n'.join(guest.disk_errors())
+
+
+def desktop(folder, image, *places):
+    layer = f'{folder}/desktop.pvs'
+    size = str(image.stat().st_size)
+    run(program('qemu-img'), 'create', '-q', '-f', 'pvs', '-o',
+        'role=cache,vdisk=disk,version=1', layer, size)
+    return {'driver': 'pvs', 'vdisk': 'disk', 'version': 1, 'size': int(size),
+            'outage-action': 'pause', 'outage-wait': 1,
+            'stores': [p.options() for p in places],
+            'file': {'driver': 'file', 'filename': layer}}
+
+
 def tests(folder, args):
     if args.long:
+        yield 'a desktop on pvs goes on by itself', streams_through, folder
         yield ('a guest stops at an outage, and goes on', stops_and_goes_on,
                folder)
         yield 'errors are found in the log of a guest', finds_errors, folder
