@@ -88,6 +88,19 @@ def bare(source):
            'stores': [source.server.options()]}
 
 
+@contextlib.contextmanager
+def filling(source, verified=False):
+    """A relay's node, in the process that is measured: one hop, as the peers
+    have it."""
+    with version(source, verified) as v:
+        yield {**v.common, **v.tree(), 'read-only': True,
+               'stores': [source.server.options()]}
+
+
+def filling_verity(source):
+    return filling(source, True)
+
+
 def cold(source):
     return chain(source, False)
 

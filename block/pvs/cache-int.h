@@ -17,6 +17,9 @@ typedef struct FillRun {
     uint64_t n;
 } FillRun;
 
+typedef struct FillItem FillItem;
+typedef QSIMPLEQ_HEAD(FillList, FillItem) FillList;
+
 struct PvsCache {
     /* Never changed after open */
     bool owner;
@@ -41,6 +44,8 @@ struct PvsCache {
     GArray *unsynced;           /* FillRun, since the last good sync */
     bool all_unsynced;          /* all that was there when it was opened too */
     uint64_t failures;          /* of syncs */
+    FillList to_write;
+    bool writing;               /* somebody sees to what is to be written */
 
     /* Main loop */
     VdiskHeader header;

@@ -427,6 +427,7 @@ PvsCache *pvs_cache_own(const char *data, const char *map,
         return NULL;
     }
     qemu_mutex_init(&c->lock);
+    QSIMPLEQ_INIT(&c->to_write);
     c->unsynced = g_array_new(false, false, sizeof(FillRun));
     pvs_cache_own_start(c);
     return c;

@@ -97,13 +97,96 @@ void pvs_cache_set(PvsCache *c, uint64_t first, uint64_t n, VdiskState state,
     }
 }
 
+/*
+ * Data that is to be written. Handing one block to a thread takes longer than
+ * to write it; so while a thread is at work, what comes meanwhile is collected,
+ * and goes to it together. Whoever finds no thread at work sees to the next
+ * batch, and leaves it to one of those who wait when its own part is done.
+ */
+struct FillItem {
+    CacheWrite w;
+    Coroutine *co;
+    bool leads;                 /* it is, from now on */
+    int ret;
+    QSIMPLEQ_ENTRY(FillItem) next;
+};
+
+static int write_items(void *opaque)
+{
+    FillList *list = opaque;
+    FillItem *item;
+
+    QSIMPLEQ_FOREACH(item, list, next) {
+        item->ret = write_all(&item->w);
+    }
+    return 0;
+}
+
+/* Caller holds the lock */
+static Coroutine *next_leader(PvsCache *c)
+{
+    FillItem *item = QSIMPLEQ_FIRST(&c->to_write);
+
+    c->writing = item;
+    if (item) {
+        item->leads = true;
+    }
+    return item ? item->co : NULL;
+}
+
+/* Write all that waits, with what the caller has in it */
+static void coroutine_fn write_batch(PvsCache *c, FillItem *own)
+{
+    FillList batch = QSIMPLEQ_HEAD_INITIALIZER(batch);
+    FillItem *item, *next;
+    Coroutine *leader;
+
+    WITH_QEMU_LOCK_GUARD(&c->lock) {
+        QSIMPLEQ_CONCAT(&batch, &c->to_write);
+    }
+    thread_pool_submit_co(write_items, &batch);
+    WITH_QEMU_LOCK_GUARD(&c->lock) {
+        leader = next_leader(c);
+    }
+    QSIMPLEQ_FOREACH_SAFE(item, &batch, next, next) {
+        /* It is gone as soon as its coroutine runs */
+        if (item != own) {
+            aio_co_wake(item->co);
+        }
+    }
+    if (leader) {
+        aio_co_wake(leader);
+    }
+}
+
+static int coroutine_fn co_write(PvsCache *c, int64_t offset, int64_t bytes,
+                                 const uint8_t *buf)
+{
+    FillItem item = {
+        .w = {
+            .fd = c->fd, .buf = buf, .bytes = bytes,
+            .offset = c->id.data_offset + offset,
+        },
+        .co = qemu_coroutine_self(),
+    };
+
+    WITH_QEMU_LOCK_GUARD(&c->lock) {
+        QSIMPLEQ_INSERT_TAIL(&c->to_write, &item, next);
+        item.leads = !c->writing;
+        c->writing = true;
+    }
+    if (!item.leads) {
+        qemu_coroutine_yield();
+    }
+    if (item.leads) {
+        write_batch(c, &item);
+    }
+    return item.ret;
+}
+
 static int coroutine_fn fill_run(PvsCache *c, int64_t offset, int64_t bytes,
                                  const uint8_t *buf, bool zero)
 {
-    CacheWrite w = {
-        .fd = c->fd, .buf = buf, .bytes = bytes,
-        .offset = c->id.data_offset + offset,
-    };
     uint64_t failures;
     int ret = 0;
 
@@ -111,7 +194,7 @@ static int coroutine_fn fill_run(PvsCache *c, int64_t offset, int64_t bytes,
         failures = c->failures;
     }
     if (!zero) {
-        ret = thread_pool_submit_co(write_all, &w);
+        ret = co_write(c, offset, bytes, buf);
     }
     if (ret == -ENOSPC || ret == -EDQUOT || ret == -EFBIG) {
         set_full(c, true);
