@@ -256,6 +256,14 @@ static bool check_version(const VdiskImageName *image, VdiskRole role,
         *why = g_strdup("the vDisk's version is missing");
         return false;
     }
+    if (image->size % 512) {
+        *why = g_strdup("the size of its image is not possible");
+        return false;
+    }
+    if (image->version > VDISK_MAX_VERSION) {
+        *why = g_strdup("the vDisk's version is not possible");
+        return false;
+    }
     return true;
 }
 

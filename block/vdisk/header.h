@@ -23,6 +23,7 @@
 #define VDISK_TOKEN_BYTES       16
 #define VDISK_ROOT_BYTES        32      /* of a verity tree: SHA-256 */
 #define VDISK_NAME_CHARS        127     /* at most, in the name of a vDisk */
+#define VDISK_MAX_VERSION       INT64_MAX   /* more is no number in JSON */
 #define VDISK_MAX_SIZE          (INT64_C(1) << 62)
 
 /* What a layer is to the driver that opens it */
@@ -45,7 +46,7 @@ typedef enum VdiskLifetime {
 typedef struct VdiskImageName {
     char name[VDISK_NAME_BYTES];        /* of the file, or of the vDisk */
     char format[VDISK_FORMAT_BYTES];    /* QEMU driver of the file, or empty */
-    uint64_t version;                   /* of the vDisk; 0: none */
+    uint64_t version;                   /* of the vDisk, from 1; 0: none */
     uint8_t root[VDISK_ROOT_BYTES];     /* of its verity tree; zero: none */
     uint64_t size;                      /* virtual, when named; 0: not known */
 } VdiskImageName;

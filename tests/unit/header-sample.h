@@ -42,7 +42,7 @@ static inline VdiskHeader streamed(VdiskRole role)
     if (role == VDISK_ROLE_WRITE_CACHE) {
         h.lifetime = VDISK_POOLED;
         h.assigned = h.base;
-        h.assigned.version = UINT64_MAX;
+        h.assigned.version = VDISK_MAX_VERSION;
         h.assigned.size = 2 * 1024 * 1024;
         memset(h.assigned.root, 0x77, sizeof(h.assigned.root));
     }

@@ -63,7 +63,7 @@ static void test_layout_streamed(void)
     CU_ASSERT_EQUAL(field(buf, 144), 1024 * 1024);
     CU_ASSERT_EQUAL(field(buf, 152), 12);
     CU_ASSERT(all_bytes(buf + 160, 32, 0x66));
-    CU_ASSERT_EQUAL(field(buf, 192), UINT64_MAX);
+    CU_ASSERT_EQUAL(field(buf, 192), VDISK_MAX_VERSION);
     CU_ASSERT(all_bytes(buf + 200, 32, 0x77));
     CU_ASSERT_EQUAL(field(buf, 232), 2 * 1024 * 1024);
     CU_ASSERT(all_bytes(buf + 240, 16 + 32 + 32, 0));
@@ -137,6 +137,11 @@ static void test_roles(void)
     REFUSE_STREAMED(VDISK_ROLE_WRITE_CACHE, assigned.version, 0);
     REFUSE_STREAMED(VDISK_ROLE_WRITE_CACHE, assigned.format[0], 'r');
     REFUSE_STREAMED(VDISK_ROLE_WRITE_CACHE, assigned.size, UINT64_MAX);
+    REFUSE_STREAMED(VDISK_ROLE_WRITE_CACHE, base.version,
+                    VDISK_MAX_VERSION + UINT64_C(1));
+    REFUSE_STREAMED(VDISK_ROLE_WRITE_CACHE, assigned.version, UINT64_MAX);
+    REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, base.version, UINT64_MAX);
+    REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, base.size, 1000);
     REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, lifetime, VDISK_POOLED);
     REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, assigned, h_.base);
     REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, assigned.root[3], 1);
