@@ -79,6 +79,10 @@ static bool create_header(VdiskHeader *h, BlockdevCreateOptionsPvs *o,
     pstrcpy(h->base.name, sizeof(h->base.name), o->vdisk);
     h->base.version = o->version;
     h->base.size = o->size;
+    if (!vdisk_header_valid(h, &why)) {
+        error_setg(errp, "Cannot make a write cache of this version: %s", why);
+        return false;
+    }
     return true;
 }
 

@@ -145,7 +145,9 @@ read_delta(PvsFetch *f, PvsTreeHold *hold, uint8_t **buf)
     return ret;
 }
 
-/* What a fetch is verified by is fetched beside it, and waited for at the end */
+/*
+ * What a fetch is verified by is fetched beside it, and waited for at the end
+ */
 typedef struct LateHold {
     PvsFetch *f;
     PvsTreeHold hold;

@@ -149,6 +149,11 @@ bool verity_root_decode(uint8_t root[VERITY_HASH_BYTES], const char *hex,
         }
         root[i] = high << 4 | low;
     }
+    /* Headers have no other way to say that there is none */
+    if (is_zero(root, VERITY_HASH_BYTES)) {
+        *why = g_strdup("a root hash of zeros stands for none");
+        return false;
+    }
     return true;
 }
 

@@ -416,6 +416,15 @@ bool vdisk_header_decode(VdiskHeader *h, const uint8_t buf[VDISK_HEADER_BYTES],
            check_fields(h, why);
 }
 
+bool vdisk_header_valid(const VdiskHeader *h, char **why)
+{
+    uint8_t buf[VDISK_HEADER_BYTES];
+    VdiskHeader copy;
+
+    vdisk_header_encode(h, buf);
+    return vdisk_header_decode(&copy, buf, why);
+}
+
 int vdisk_header_choose(VdiskHeader *h, const uint8_t *buf, unsigned *bad,
                         char **why)
 {

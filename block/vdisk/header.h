@@ -88,6 +88,9 @@ bool vdisk_header_probe(const uint8_t *buf, size_t len, VdiskRole *role);
 /* Block driver that opens files of this role; NULL for a role not known */
 const char *vdisk_role_driver(VdiskRole role);
 
+/* Would it be read again? False with *@why set (to be freed) if not. */
+bool vdisk_header_valid(const VdiskHeader *h, char **why);
+
 void vdisk_header_encode(const VdiskHeader *h,
                          uint8_t buf[VDISK_HEADER_BYTES]);
 

@@ -92,6 +92,7 @@ static bool name_version(VdiskImageName *image, const VdiskLayer *l,
                          uint64_t version, const char *root, uint64_t size,
                          Error **errp)
 {
+    g_autofree VdiskHeader *h = g_memdup2(&l->header, sizeof(*h));
     g_autofree char *why = NULL;
 
     pstrcpy(image->name, sizeof(image->name), l->header.base.name);
@@ -101,8 +102,9 @@ static bool name_version(VdiskImageName *image, const VdiskLayer *l,
         error_setg(errp, "'verity-root': %s", why);
         return false;
     }
-    if (size == 0 || size > VDISK_MAX_SIZE || size % BDRV_SECTOR_SIZE) {
-        error_setg(errp, "A version cannot have %" PRIu64 " bytes", size);
+    h->assigned = *image;
+    if (!vdisk_header_valid(h, &why)) {
+        error_setg(errp, "Cannot assign this version: %s", why);
         return false;
     }
     return true;

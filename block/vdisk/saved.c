@@ -118,9 +118,13 @@ int vdisk_saved_suspend(VdiskLayer *l)
     BlockDriverState *bs = l->bs;
 
     GLOBAL_STATE_CODE();
-    vdisk_background_pause(l);
-    /* The guest stands still; others, such as exports, must so as well */
+    /*
+     * The guest stands still; others, such as exports, must so as well. First,
+     * as a step in the background may wait for a granule that a request holds,
+     * which waits for a store until a drain ends that.
+     */
     bdrv_drained_begin(bs);
+    vdisk_background_pause(l);
     qemu_coroutine_enter(qemu_coroutine_create(saved_entry, &sc));
     BDRV_POLL_WHILE(bs, sc.ret == -EINPROGRESS);
     bdrv_drained_end(bs);

@@ -68,6 +68,19 @@ typedef struct Race {
     uint64_t wrong;
 } Race;
 
+static const VdiskLayerOps *mcs_ops;
+
+/* A base that is far: who waits for it drops the graph lock */
+static int coroutine_fn GRAPH_RDLOCK
+far_co_read_base(BlockDriverState *bs, int64_t offset, int64_t bytes,
+                 QEMUIOVector *qiov, size_t qiov_offset)
+{
+    bdrv_graph_co_rdunlock();
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, offset % 7 * 10000);
+    bdrv_graph_co_rdlock();
+    return mcs_ops->co_read_base(bs, offset, bytes, qiov, qiov_offset);
+}
+
 static uint64_t tick(Race *r)
 {
     return qatomic_fetch_inc(&r->clock) + 1;
@@ -304,6 +317,18 @@ static void make_tier(Race *r)
     }
 }
 
+static void move_base_away(void)
+{
+    static VdiskLayerOps far_ops;
+    VdiskLayer *l = vdisk_node_next(NULL);
+
+    mcs_ops = l->ops;
+    far_ops = *mcs_ops;
+    far_ops.co_read_base = far_co_read_base;
+    l->ops = &far_ops;
+    l->remote_base = true;
+}
+
 static void round_begin(Race *r)
 {
     const unsigned per = GRANULE / SECTOR;
@@ -320,6 +345,9 @@ static void round_begin(Race *r)
     r->blk = mcs_open("file", "base", BDRV_O_RDWR | BDRV_O_UNMAP,
                       &error_abort);
     make_tier(r);
+    if (rng_chance(&r->rng, 40)) {
+        move_base_away();
+    }
     for (unsigned i = 0; i < r->sectors; i++) {
         r->history[i] = g_ptr_array_new();
         g_ptr_array_add(r->history[i],
