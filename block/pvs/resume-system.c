@@ -9,10 +9,13 @@
 #include "block/pvs/resume.h"
 #include "block/pvs/tree.h"
 #include "system/block-backend.h"
+#include "system/reset.h"
 #include "system/runstate.h"
 #include "trace.h"
 
 static QEMUBH *resume_bh;
+/* It was reset while an error had stopped it: to QEMU it is as if not begun */
+static bool reset_while_stopped;
 
 bool pvs_has_guest(void)
 {
@@ -71,10 +74,16 @@ static void resume(void)
     vm_start();
 }
 
+static bool stopped_by_error(void)
+{
+    return runstate_check(RUN_STATE_IO_ERROR) ||
+           (runstate_check(RUN_STATE_PRELAUNCH) && reset_while_stopped);
+}
+
 static void resume_bh_cb(void *opaque)
 {
     GRAPH_RDLOCK_GUARD_MAINLOOP();
-    if (runstate_check(RUN_STATE_IO_ERROR) && may_resume()) {
+    if (stopped_by_error() && may_resume()) {
         resume();
     }
 }
@@ -94,10 +103,20 @@ static void vm_state_changed(void *opaque, bool running, RunState state)
     }
 }
 
+/* Called before QEMU changes the state for it */
+static void system_reset(void *opaque)
+{
+    reset_while_stopped = stopped_by_error();
+    if (reset_while_stopped) {
+        pvs_resume_soon();
+    }
+}
+
 void pvs_resume_register(void)
 {
     if (!resume_bh) {
         resume_bh = qemu_bh_new(resume_bh_cb, NULL);
+        qemu_register_reset(system_reset, NULL);
         qemu_add_vm_change_state_handler(vm_state_changed, NULL);
     }
 }
