@@ -13,7 +13,8 @@
 #include "system/runstate.h"
 #include "trace.h"
 
-static QEMUBH *resume_bh;
+/* Not a bottom half: one may run in the middle of a reset, which drains */
+static QEMUTimer *resume_timer;
 /* It was reset while an error had stopped it: to QEMU it is as if not begun */
 static bool reset_while_stopped;
 
@@ -80,7 +81,7 @@ static bool stopped_by_error(void)
            (runstate_check(RUN_STATE_PRELAUNCH) && reset_while_stopped);
 }
 
-static void resume_bh_cb(void *opaque)
+static void resume_timer_cb(void *opaque)
 {
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     if (stopped_by_error() && may_resume()) {
@@ -90,8 +91,8 @@ static void resume_bh_cb(void *opaque)
 
 void pvs_resume_soon(void)
 {
-    if (resume_bh) {
-        qemu_bh_schedule(resume_bh);
+    if (resume_timer) {
+        timer_mod(resume_timer, qemu_clock_get_ns(QEMU_CLOCK_REALTIME));
     }
 }
 
@@ -114,8 +115,8 @@ static void system_reset(void *opaque)
 
 void pvs_resume_register(void)
 {
-    if (!resume_bh) {
-        resume_bh = qemu_bh_new(resume_bh_cb, NULL);
+    if (!resume_timer) {
+        resume_timer = timer_new_ns(QEMU_CLOCK_REALTIME, resume_timer_cb, NULL);
         qemu_register_reset(system_reset, NULL);
         qemu_add_vm_change_state_handler(vm_state_changed, NULL);
     }
