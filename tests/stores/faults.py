@@ -2,8 +2,9 @@
 """What goes wrong with stores, at random, and the same again by its seed.
 
 A Place is a server, a Link in front of it and, where namespaces can be had, a
-Wire to its clients; they reach it by TCP, as a store on another host. A fault of a Place has a beginning and an end; a schedule
-is a list of faults that can be printed, kept and run again.
+Wire to its clients; they reach it by TCP, as a store on another host. A fault of
+a Place has a beginning and an end; a schedule is a list of faults that can be
+printed, kept and run again.
 """
 
 import contextlib
