@@ -8,7 +8,8 @@ import os
 import shutil
 
 from .netns import Namespace
-from .process import Process, Store, answers, fetch, free_port, need, run, until
+from .process import (Missing, Process, Store, answers, fetch, free_port, need,
+                      run, until)
 
 LIBRARIES = 'usr/lib/x86_64-linux-gnu'
 EXPORT = '/disk'
@@ -127,6 +128,8 @@ class Ganesha(Store):
         self.mapper = None
 
     def prepare(self):
+        if os.geteuid() != 0:
+            raise Missing('root: rpcbind changes its groups')
         self.tree = fetch('nfs-ganesha')
         self.netns.__enter__()
         for name in ('rpcbind', 'ganesha'):

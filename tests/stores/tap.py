@@ -26,6 +26,7 @@ class Tap:
 
     def skip(self, text, why):
         self.count += 1
+        why = ' '.join(str(why).split())
         print(f'ok {self.count} - {text} # SKIP {why}', flush=True)
 
     def diag(self, text):
