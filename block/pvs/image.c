@@ -114,13 +114,12 @@ typedef struct ReadPart {
     int64_t bytes;
 } ReadPart;
 
-/* Where the next @bytes at @offset are: one state of the cache */
-static int64_t cache_run(PvsImage *img, int64_t offset, int64_t bytes,
+/* Where the next @bytes at @offset are: one state of @cache, if there is one */
+static int64_t cache_run(PvsCache *cache, int64_t offset, int64_t bytes,
                          VdiskState *state)
 {
     uint64_t first = offset / VDISK_GRANULE;
     uint64_t end = DIV_ROUND_UP(offset + bytes, VDISK_GRANULE);
-    PvsCache *cache = pvs_image_cache(img);
     uint64_t run;
 
     *state = VDISK_STATE_BASE;
@@ -219,11 +218,11 @@ read_missing(PvsImage *img, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
     return MIN(ret, 0);
 }
 
+/* @cache is the one that was asked: it may be replaced by another meanwhile */
 static int coroutine_fn GRAPH_RDLOCK
-read_cached(PvsImage *img, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
-            size_t qiov_offset)
+read_cached(PvsImage *img, PvsCache *cache, int64_t offset, int64_t bytes,
+            QEMUIOVector *qiov, size_t qiov_offset)
 {
-    PvsCache *cache = pvs_image_cache(img);
     int ret = pvs_cache_co_read(cache, offset, bytes, qiov, qiov_offset);
     uint8_t *buf;
 
@@ -273,8 +272,8 @@ image_co_read_slice(PvsImage *img, int64_t offset, int64_t bytes,
 
     while (bytes > 0 && ret >= 0) {
         VdiskState state;
-        int64_t n = cache_run(img, offset, bytes, &state);
         PvsCache *cache = pvs_image_cache(img);
+        int64_t n = cache_run(cache, offset, bytes, &state);
 
         if (cache) {
             pvs_cache_count(cache, state == VDISK_STATE_BASE ? 0 : n,
@@ -282,7 +281,7 @@ image_co_read_slice(PvsImage *img, int64_t offset, int64_t bytes,
         }
         switch (state) {
         case VDISK_STATE_DATA:
-            ret = read_cached(img, offset, n, qiov, qiov_offset);
+            ret = read_cached(img, cache, offset, n, qiov, qiov_offset);
             break;
         case VDISK_STATE_ZERO:
             qemu_iovec_memset(qiov, qiov_offset, 0, n);
@@ -319,7 +318,7 @@ pvs_image_co_block_status(BlockDriverState *bs, bool want_zero,
 {
     VdiskState state;
 
-    *pnum = cache_run(pvs_image(bs), offset, bytes, &state);
+    *pnum = cache_run(pvs_image_cache(pvs_image(bs)), offset, bytes, &state);
     return state == VDISK_STATE_ZERO ? BDRV_BLOCK_ZERO : BDRV_BLOCK_DATA;
 }
 
