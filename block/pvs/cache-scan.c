@@ -51,12 +51,9 @@ static bool coroutine_fn is_good(PvsCache *c, int64_t offset,
 static uint64_t coroutine_fn scan_chunk(PvsCache *c, int64_t offset,
                                         int64_t bytes, uint8_t *buf)
 {
-    uint64_t failures;
+    uint64_t failures = pvs_cache_failures(c);
     uint64_t good = 0;
 
-    WITH_QEMU_LOCK_GUARD(&c->lock) {
-        failures = c->failures;
-    }
     if (pvs_cache_co_pread(c, buf, bytes, c->id.data_offset + offset) < 0) {
         return 0;
     }
@@ -100,11 +97,18 @@ void coroutine_fn pvs_cache_scan_entry(void *opaque)
 
     /* Whoever opens the cache is to be done with it before it is used */
     qemu_co_sleep_ns_wakeable(&c->scan_sleep, QEMU_CLOCK_REALTIME, SCALE_MS);
+    /* What a failed write-back has left in memory is not on the medium */
+    if (!qatomic_read(&c->stopping)) {
+        pvs_cache_co_drop(c);
+    }
     good = scan_range(c, tree, end, buf);
     good += scan_range(c, 0, tree, buf);
     trace_pvs_cache_scan(c, good);
     qemu_vfree(buf);
-    c->scanning = false;
+    if (!qatomic_read(&c->stopping)) {
+        c->scanning = false;
+        qatomic_set(pvs_cache_flag(c, LIVE_MAP_SCANNING), 0);
+    }
     c->running--;
     aio_wait_kick();
 }

@@ -15,7 +15,8 @@
 
 #define BOOT_ID     "/proc/sys/kernel/random/boot_id"
 
-void pvs_cache_boot_id(uint8_t boot[LIVE_MAP_BOOT_BYTES])
+/* Id of the host's boot; random if the host does not tell */
+static void boot_id(uint8_t boot[LIVE_MAP_BOOT_BYTES])
 {
     static uint8_t id[LIVE_MAP_BOOT_BYTES];
     static bool known;
@@ -35,31 +36,32 @@ void pvs_cache_boot_id(uint8_t boot[LIVE_MAP_BOOT_BYTES])
 }
 
 LiveMap pvs_cache_live_id(const PvsCacheId *id, const struct stat *data,
-                          uint64_t data_offset)
+                          const VdiskHeader *header)
 {
     LiveMap m = {
         .dev = data->st_dev,
         .ino = data->st_ino,
         .image_bytes = id->image_bytes,
         .tree_bytes = id->tree_bytes,
-        .data_offset = data_offset,
+        .data_offset = header->data_offset,
     };
 
-    pvs_cache_boot_id(m.boot);
+    boot_id(m.boot);
+    memcpy(m.file_id, header->desktop, sizeof(m.file_id));
     if (id->root) {
         memcpy(m.root, id->root, sizeof(m.root));
     }
     return m;
 }
 
-uint32_t *pvs_cache_dead_flag(PvsCache *c)
+uint32_t *pvs_cache_flag(PvsCache *c, size_t offset)
 {
-    return (uint32_t *)(c->live + LIVE_MAP_DEAD);
+    return (uint32_t *)(c->live + offset);
 }
 
 bool pvs_cache_is_dead(PvsCache *c)
 {
-    return qatomic_read(pvs_cache_dead_flag(c));
+    return qatomic_read(pvs_cache_flag(c, LIVE_MAP_DEAD));
 }
 
 static bool map_file(PvsCache *c, int fd, int prot, const LiveMap *wanted,
@@ -118,48 +120,42 @@ void pvs_cache_unmap(PvsCache *c)
     }
 }
 
+static bool attach_map(PvsCache *c, const char *map, const PvsCacheId *id,
+                       Error **errp)
+{
+    struct stat st;
+    LiveMap wanted;
+    bool ok;
+    int fd;
+
+    if (fstat(c->fd, &st) < 0) {
+        error_setg_errno(errp, errno, "Could not look at the host cache");
+        return false;
+    }
+    fd = qemu_open(map, O_RDONLY, errp);
+    if (fd < 0) {
+        return false;
+    }
+    wanted = pvs_cache_live_id(id, &st, &c->header);
+    ok = pvs_cache_map(c, fd, PROT_READ, &wanted, errp);
+    qemu_close(fd);
+    return ok;
+}
+
 PvsCache *pvs_cache_attach(const char *data, const char *map,
                            const PvsCacheId *id, Error **errp)
 {
     PvsCache *c = g_new0(PvsCache, 1);
-    struct stat st;
-    LiveMap wanted;
-    int map_fd;
-    bool ok;
 
-    c->fd = qemu_open(data, O_RDONLY, errp);
-    if (c->fd < 0 || fstat(c->fd, &st) < 0) {
-        goto fail;
-    }
-    map_fd = qemu_open(map, O_RDONLY, errp);
-    if (map_fd < 0) {
-        goto fail;
-    }
-    wanted = pvs_cache_live_id(id, &st, 0);
-    ok = pvs_cache_map(c, map_fd, PROT_READ, &wanted, errp);
-    qemu_close(map_fd);
-    if (ok) {
+    if (pvs_cache_open_data(c, data, id, errp) &&
+        attach_map(c, map, id, errp)) {
         return c;
     }
-fail:
     if (c->fd >= 0) {
         qemu_close(c->fd);
     }
     g_free(c);
     return NULL;
-}
-
-void pvs_cache_close(PvsCache *c)
-{
-    if (!c) {
-        return;
-    }
-    if (c->owner) {
-        pvs_cache_own_stop(c);
-    }
-    pvs_cache_unmap(c);
-    qemu_close(c->fd);
-    g_free(c);
 }
 
 bool pvs_cache_is_full(PvsCache *c)
@@ -170,7 +166,7 @@ bool pvs_cache_is_full(PvsCache *c)
 PvsCacheUse pvs_cache_use(PvsCache *c)
 {
     return (PvsCacheUse) {
-        .full = qatomic_read(&c->full),
+        .full = qatomic_read(&c->full) || qatomic_read(&c->full_reported),
         .hit_bytes = qatomic_read(&c->hit_bytes),
         .miss_bytes = qatomic_read(&c->miss_bytes),
         .filled_bytes = qatomic_read(&c->filled_bytes),

@@ -28,8 +28,11 @@ typedef struct QEMU_PACKED DiskMap {
     uint64_t image_bytes;
     uint64_t tree_bytes;
     uint64_t data_offset;
+    uint8_t file_id[LIVE_MAP_ID_BYTES];
+    uint8_t reserved[16];
 } DiskMap;
 
+QEMU_BUILD_BUG_ON(sizeof(DiskMap) != 144);
 QEMU_BUILD_BUG_ON(sizeof(DiskMap) > LIVE_MAP_DEAD);
 QEMU_BUILD_BUG_ON(LIVE_MAP_HEADER_BYTES % VDISK_MAP_PAGE);
 
@@ -39,9 +42,25 @@ uint64_t live_map_granules(const LiveMap *m)
            m->tree_bytes / VDISK_GRANULE;
 }
 
-uint64_t live_map_file_bytes(const LiveMap *m)
+uint64_t live_map_unsynced_offset(const LiveMap *m)
 {
     return LIVE_MAP_HEADER_BYTES + VDISK_MAP_BYTES(live_map_granules(m));
+}
+
+uint64_t live_map_unsynced_bytes(const LiveMap *m)
+{
+    return ROUND_UP(DIV_ROUND_UP(live_map_granules(m), 8), VDISK_MAP_PAGE);
+}
+
+uint64_t live_map_file_bytes(const LiveMap *m)
+{
+    return live_map_unsynced_offset(m) + live_map_unsynced_bytes(m);
+}
+
+bool live_map_probe(const uint8_t *buf, size_t len)
+{
+    return len >= strlen(MAP_MAGIC) &&
+           memcmp(buf, MAP_MAGIC, strlen(MAP_MAGIC)) == 0;
 }
 
 static uint64_t checksum(const DiskMap *d)
@@ -66,6 +85,7 @@ void live_map_encode(const LiveMap *m, uint8_t buf[LIVE_MAP_HEADER_BYTES])
     memcpy(d.magic, MAP_MAGIC, sizeof(d.magic));
     memcpy(d.boot, m->boot, sizeof(d.boot));
     memcpy(d.root, m->root, sizeof(d.root));
+    memcpy(d.file_id, m->file_id, sizeof(d.file_id));
     d.checksum = GUINT64_TO_LE(checksum(&d));
     memset(buf, 0, LIVE_MAP_HEADER_BYTES);
     memcpy(buf, &d, sizeof(d));
@@ -94,7 +114,7 @@ bool live_map_decode(LiveMap *m, const uint8_t buf[LIVE_MAP_HEADER_BYTES],
     DiskMap d;
 
     memcpy(&d, buf, sizeof(d));
-    if (memcmp(d.magic, MAP_MAGIC, sizeof(d.magic)) != 0) {
+    if (!live_map_probe(buf, sizeof(d))) {
         bad = "it does not begin like one";
     } else if (GUINT32_FROM_LE(d.version) != MAP_VERSION ||
                GUINT32_FROM_LE(d.granule_bits) != VDISK_GRANULE_BITS) {
@@ -111,6 +131,7 @@ bool live_map_decode(LiveMap *m, const uint8_t buf[LIVE_MAP_HEADER_BYTES],
         };
         memcpy(m->boot, d.boot, sizeof(m->boot));
         memcpy(m->root, d.root, sizeof(m->root));
+        memcpy(m->file_id, d.file_id, sizeof(m->file_id));
         bad = bad_fields(m, file_bytes);
     }
     *why = g_strdup(bad);
@@ -127,7 +148,10 @@ bool live_map_matches(const LiveMap *found, const LiveMap *wanted, char **why)
                found->image_bytes != wanted->image_bytes ||
                found->tree_bytes != wanted->tree_bytes) {
         bad = "it is of another version";
-    } else if (found->dev != wanted->dev || found->ino != wanted->ino) {
+    } else if (found->dev != wanted->dev || found->ino != wanted->ino ||
+               found->data_offset != wanted->data_offset ||
+               memcmp(found->file_id, wanted->file_id,
+                      sizeof(found->file_id)) != 0) {
         bad = "it belongs to another cache file";
     }
     *why = g_strdup(bad);
