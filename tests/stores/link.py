@@ -2,13 +2,11 @@
 """A link in front of a server, which can be slow, stall and break: link.c"""
 
 import os
-import pathlib
 import shutil
 import subprocess
-import tempfile
 
 from .nbd import server_options
-from .process import OURS, StoreError, need
+from .process import OURS, StoreError, need, new_folder
 
 
 def text_of(address):
@@ -26,7 +24,7 @@ class Proxied:
     def __init__(self, store, tcp=None):
         self.store = store
         self.image = store.image
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix='dk-link-'))
+        self.dir = new_folder('link')
         self.address = tcp or str(self.dir / 'socket')
 
     def __exit__(self, *_):

@@ -2,14 +2,12 @@
 """A node that reads from stores, in a storage daemon of its own."""
 
 import json
-import pathlib
 import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 
-from .process import TOP, need, program
+from .process import TOP, need, new_folder, program
 
 sys.path.append(str(TOP / 'tests/e2e'))
 from guest import GuestError, Qmp                           # noqa: E402
@@ -29,7 +27,7 @@ class Node:
         self.objects = objects
         self.netns = netns
         self.at_once = add
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix='dk-node-'))
+        self.dir = new_folder('node')
         self.path = str(self.dir / 'socket')
         self.log = self.dir / 'log'
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Servers as processes: whatever becomes of us, they end."""
 
+import functools
 import os
 import pathlib
 import shutil
@@ -29,6 +30,19 @@ class StoreError(Exception):
 
 class Missing(Exception):
     """This machine lacks what it takes; says what."""
+
+
+@functools.cache
+def scratch():
+    """A folder that is removed when we end."""
+    folder = tempfile.TemporaryDirectory(prefix='dk-')
+    os.chmod(folder.name, 0o755)    # a server may run as somebody else
+    return folder
+
+
+def new_folder(name):
+    return pathlib.Path(tempfile.mkdtemp(prefix=f'{name}-',
+                                         dir=scratch().name))
 
 
 def program(name):
@@ -160,7 +174,7 @@ class Store:
     def __init__(self, image, netns=None):
         self.image = pathlib.Path(image)
         self.netns = netns
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix=f'dk-{self.name}-'))
+        self.dir = new_folder(self.name)
         self.log = self.dir / 'log'
         self.process = None
         self.frozen = False
