@@ -38,7 +38,7 @@ struct PvsCache {
     /* The owner's; never changed after open */
     char *data_name;
     char *map_name;
-    uint64_t limit;             /* bytes of the data file on the host; 0: none */
+    uint64_t limit;             /* bytes that the data file may take; 0: any */
     const PvsCacheOps *ops;
     void *opaque;
 

@@ -107,7 +107,7 @@ static void set_base_run(PvsCache *c, FillRun run, VdiskState state)
     if (state == VDISK_STATE_DATA) {
         /* First, for the next owner, should this one be killed in between */
         bitmap_set(c->unsynced_bits, run.first, run.n);
-        smp_wmb();
+        smp_wmb();              /* before the bits of the map */
         g_array_append_val(c->unsynced, run);
     }
     vdisk_map_set(&c->map, run.first, run.n, state);
@@ -336,7 +336,7 @@ static void sync_end(PvsCache *c, GArray *runs, int ret)
             settle_runs(c, c->unsynced, true);
             g_array_set_size(c->unsynced, 0);
         }
-        smp_wmb();
+        smp_wmb();              /* after the bits are settled */
         qatomic_set(pvs_cache_flag(c, LIVE_MAP_SYNCING), 0);
     }
     g_array_unref(runs);

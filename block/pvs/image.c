@@ -42,7 +42,9 @@ static void break_timer(void *opaque)
     PvsImage *img = opaque;
 
     if (img->waits.drains) {
-        pvs_pool_break(img->stores);
+        if (img->stores) {      /* else it is being opened */
+            pvs_pool_break(img->stores);
+        }
         if (img->tree) {
             pvs_pool_break(pvs_tree_pool(img->tree));
         }
