@@ -311,6 +311,7 @@ static Lock make_data(PvsCache *c, const PvsCacheId *id, Error **errp)
         qemu_close(c->fd);
     }
     c->fd = fd;
+    c->made = true;
     return LOCK_OK;
 }
 

@@ -39,6 +39,7 @@ struct PvsCache {
     char *data_name;
     char *map_name;
     uint64_t limit;             /* bytes that the data file may take; 0: any */
+    bool made;                  /* the data file is new */
     const PvsCacheOps *ops;
     void *opaque;
 

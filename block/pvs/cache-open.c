@@ -303,7 +303,7 @@ static bool new_map(PvsCache *c, const LiveMap *wanted, bool saved,
         return false;
     }
     ready_map(c);
-    if (!(saved && load_map(c))) {
+    if (!c->made && !(saved && load_map(c))) {
         c->scanning = id->root && c->ops->co_verify;
     }
     qatomic_set(pvs_cache_flag(c, LIVE_MAP_SCANNING), c->scanning);
