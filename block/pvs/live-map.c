@@ -13,7 +13,8 @@
 
 #define MAP_MAGIC       "DSKLIVEM"
 #define MAP_VERSION     1
-#define MAX_BYTES       (UINT64_C(1) << 62)
+/* Three of them are a file's offset still */
+#define MAX_BYTES       (UINT64_C(1) << 61)
 
 /* As in the file, little-endian */
 typedef struct QEMU_PACKED DiskMap {

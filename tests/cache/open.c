@@ -531,7 +531,8 @@ static void test_names(Place *p)
     refuse_own(p, p->map, "a pipe", "regular file");
     unlink(p->data);
     other.data = (char *)"/proc/cache";
-    refuse_own(&other, p->map, "a read-only file system", "");
+    refuse_own(&other, p->map, "a place where nothing can be made",
+               "Could not create");
     other = *p;
     other.id.vdisk = "";
     refuse_own(&other, p->map, "no name", "needs the name");

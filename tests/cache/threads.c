@@ -14,7 +14,6 @@
 
 #define THREADS         2
 #define SPEED_READS     40000
-#define SPEED_DEPTH     1
 
 typedef struct Reader {
     PvsCache *c;
@@ -173,7 +172,8 @@ static BlockBackend *open_raw(const char *name, const char *aio)
 
 void test_speed(Place *p, unsigned rounds)
 {
-    double cache = 0, raw = 0;
+    static const char *const aios[] = { "threads", "io_uring" };
+    double cache = 0, raw[ARRAY_SIZE(aios)] = {};
     uint8_t header[VDISK_HEADER_BYTES];
     char *why = NULL;
     VdiskHeader h;
@@ -192,16 +192,16 @@ void test_speed(Place *p, unsigned rounds)
     g_assert(vdisk_header_decode(&h, header, &why));
     s.offset = h.data_offset;
     for (unsigned i = 0; i < rounds; i++) {
-        static const char *const aios[] = { "threads", "io_uring" };
+        unsigned k = i % ARRAY_SIZE(aios);
 
-        s.blk = open_raw(p->data, aios[i % 2]);
-        /* The better one of both counts */
-        raw = MAX(raw, speed_of(read_raw, &s, SPEED_READS / 10));
+        s.blk = open_raw(p->data, aios[k]);
+        raw[k] = MAX(raw[k], speed_of(read_raw, &s, SPEED_READS / 10));
         cache = MAX(cache, speed_of(read_cache, &s, SPEED_READS));
         blk_unref(s.blk);
     }
-    report(cache >= 0.9 * raw && raw > 0,
-           "warm 4 KiB random reads: %.0f a second, file-posix %.0f: %.2f",
-           cache, raw, cache / raw);
+    report(cache >= 0.9 * MAX(raw[0], raw[1]) && raw[0] > 0 && raw[1] > 0,
+           "warm 4 KiB random reads: %.0f a second, which is %.2f of "
+           "file-posix with threads, %.2f with io_uring", cache,
+           cache / raw[0], cache / raw[1]);
     pvs_cache_close(s.c);
 }
