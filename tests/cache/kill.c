@@ -136,18 +136,15 @@ static Child child_start(Place *p, const char *role)
 /* 'o' or 'x', or 0 if it has ended */
 static char child_says(Child *child)
 {
-    char c = 0;
+    char c;
 
-    while (read(child->out, &c, 1) < 0 && errno == EINTR) {
-    }
-    return c;
+    return RETRY_ON_EINTR(read(child->out, &c, 1)) == 1 ? c : 0;
 }
 
 static void child_kill(Child *child)
 {
     kill(child->pid, SIGKILL);
-    while (waitpid(child->pid, NULL, 0) < 0 && errno == EINTR) {
-    }
+    RETRY_ON_EINTR(waitpid(child->pid, NULL, 0));
     close(child->out);
 }
 

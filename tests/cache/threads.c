@@ -75,8 +75,9 @@ void test_threads(Place *p, Rng *rng, unsigned seconds)
     }
     while (g_get_monotonic_time() < end) {
         uint64_t g = rng_below(rng, GRANULES);
+        uint64_t n = 1 + rng_below(rng, MIN(MAX_RUN, GRANULES - g));
 
-        fills += fill(c, g, 1 + rng_below(rng, MIN(MAX_RUN, GRANULES - g))) == 0;
+        fills += fill(c, g, n) == 0;
         if (rng_chance(rng, 2)) {
             qatomic_set(&fail_syncs, rng_chance(rng, 30));
             undone += sync_cache(c) < 0;
