@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host cache behind the drivers: relays that are killed, hosts that are
+started again, files that are damaged or cut; every byte compared."""
+
+import contextlib
+import os
+import pathlib
+import random
+import re
+import shutil
+import tempfile
+import time
+
+from . import images, nbd
+from .node import GuestError
+from .process import BUILD, program, run, until
+from .reader import Connection, Readers
+from .test_pvs import cached, everything, info, node_of, verity
+
+MIB = 1 << 20
+SIZE = 8 * MIB
+GRANULE = 4096
+
+
+class Victims(Readers):
+    """Their export goes away under them; what they read until then counts."""
+
+    def run(self, *args):
+        with contextlib.suppress(OSError, EOFError):
+            super().run(*args)
+
+
+class Files:
+    """Where a cache is; on a disk, for that is what a host would have."""
+
+    def __init__(self):
+        self.disk = pathlib.Path(tempfile.mkdtemp(prefix='dk-cache-', dir=BUILD))
+        self.memory = pathlib.Path(tempfile.mkdtemp(dir='/dev/shm'))
+        self.data = self.disk / 'cache'
+        self.map = self.memory / 'map'
+
+    def options(self):
+        return {'host-cache': str(self.data), 'host-cache-map': str(self.map)}
+
+    def start_host_again(self):
+        self.map.unlink(missing_ok=True)
+
+    def damage(self, count, rng):
+        """Flip a byte in so many granules of the image."""
+        offset = int.from_bytes(self.data.read_bytes()[80:88], 'little')
+        with open(self.data, 'r+b') as f:
+            for g in rng.sample(range(SIZE // GRANULE), count):
+                at = offset + g * GRANULE + rng.randrange(GRANULE)
+                f.seek(at)
+                byte = f.read(1)[0]
+                f.seek(at)
+                f.write(bytes([byte ^ 0x10]))
+
+    def remove(self):
+        shutil.rmtree(self.disk, ignore_errors=True)
+        shutil.rmtree(self.memory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def files():
+    f = Files()
+    try:
+        yield f
+    finally:
+        f.remove()
+
+
+def desktop_of(image, cache, *stores, **more):
+    """With a write cache: it reads the host's cache, and cannot write it."""
+    name = cache.disk / 'desktop'
+    root = more['verity-root']
+    run(program('qemu-img'), 'create', '-q', '-f', 'pvs', '-o',
+        f'role=cache,vdisk=disk,version=1,verity-root={root}', name,
+        str(image.stat().st_size))
+    return node_of(image, *stores, **cache.options(), **more, **{
+        'read-only': False, 'mode': 'standard',
+        'file': {'driver': 'file', 'filename': str(name)}})
+
+
+def killed(folder, rounds, seed):
+    """Relays killed while they are read from; the host started again now and
+    then, and half of those times with damage in the file."""
+    rng = random.Random(seed)
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    reads = found = 0
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        for n in range(rounds):
+            with node_of(image, store, **pinned, **f.options()) as relay:
+                found += cached(relay) > 0
+                with Victims(relay.path, image, 4, 0, seed=seed + n) as readers:
+                    time.sleep(rng.uniform(0.05, 0.6))
+                    bad = list(readers.wrong) + list(readers.errors)
+                    reads += len(readers.reads)
+                    if rng.random() < 0.7:
+                        relay.popen.kill()
+                    else:
+                        readers.stop()
+                        relay.end()
+                if bad or readers.wrong:
+                    return f'seed {seed}, round {n}: {bad or readers.wrong}'
+            if rng.random() < 0.4:
+                # What a clean stop leaves is trusted, so is not damaged here
+                clean = relay.popen.returncode == 0
+                f.start_host_again()
+                if not clean and rng.random() < 0.5:
+                    f.damage(20, rng)
+    print(f'# {rounds} relays, {found} found a cache, {reads} reads', flush=True)
+    return None if reads > 100 * rounds and found > rounds / 4 else \
+        f'{reads} reads, {found} caches found'
+
+
+def scanned(folder, seed):
+    """After an unclean stop all that is right comes back, nothing else, and no
+    store is asked."""
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            everything(relay)
+            until(lambda: cached(relay) == SIZE, 30, 'all is cached')
+        f.start_host_again()
+        f.damage(50, random.Random(seed))
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            store.freeze()
+            until(lambda: cached(relay) == SIZE - 50 * GRANULE, 30,
+                  'the scan has found what is good')
+            time.sleep(0.3)
+            count = cached(relay)
+            store.kill()
+            store.start()
+            shown = everything(relay) == image.read_bytes()
+    return None if shown and count == SIZE - 50 * GRANULE else \
+        f'{count} bytes were trusted; content is {shown}'
+
+
+def quit_in_scan(folder):
+    """A scan that waits for a store with the tree does not keep the relay."""
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    tree = image.with_suffix('.tree')
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            nbd.StorageDaemon(tree, tcp=True) as trees:
+        pinned['verity-tree'] = trees.options()
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            everything(relay)
+        f.start_host_again()
+        # The tree's blocks in the cache are of no use: none is there
+        offset = int.from_bytes(f.data.read_bytes()[80:88], 'little')
+        with open(f.data, 'r+b') as data:
+            data.seek(offset + SIZE)
+            data.write(os.urandom(tree.stat().st_size))
+        trees.freeze()
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            time.sleep(0.5)
+            early = cached(relay)
+            begin = time.monotonic()
+            relay.end()
+            took = time.monotonic() - begin
+    return None if took < 5 and not early else \
+        f'it took {took:.1f} s to quit, {early} bytes were trusted'
+
+
+def alone(folder):
+    """With relay and stores gone a desktop reads on; what was cut off comes
+    from a store again, when there is one."""
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        with node_of(image, store, **pinned, **f.options()) as relay, \
+                desktop_of(image, f, store, **pinned) as desktop:
+            everything(relay)
+            until(lambda: cached(relay) == SIZE, 30, 'all is cached')
+            # As who starts the guest does: else nobody is admitted
+            desktop.command('vdisk-reset', **{'node-name': 'disk'})
+            relay.popen.kill()
+            relay.popen.wait()
+            before = info(desktop)['stores'][0]['bytes']
+            store.freeze()
+            shown = everything(desktop) == image.read_bytes()
+            moved = info(desktop)['stores'][0]['bytes'] - before
+            store.kill()
+            store.start()
+            with open(f.data, 'r+b') as data:
+                data.truncate(f.data.stat().st_size - SIZE // 2)
+            with contextlib.closing(Connection(desktop.path)) as c:
+                cut = b''.join(c.read(at, MIB) for at in range(0, SIZE, MIB))
+    if not shown or moved:
+        return f'content is {shown}, {moved} bytes came from the store'
+    return None if cut == image.read_bytes() else 'cut off: content differs'
+
+
+def refused(folder):
+    """What a relay does not take for its cache, it says and leaves alone."""
+    image, other = (images.make(folder, name, SIZE)
+                    for name in ('cached', 'cached-other'))
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        with node_of(image, store, **verity(image), **f.options()) as relay:
+            everything(relay)
+            bad = opened(image, store, f, verity(image), 'another relay')
+            relay.end()
+        bad = bad or opened(other, store, f, verity(other), 'another image')
+        mine = b'mine' * 5000
+        f.data.write_bytes(mine)
+        bad = bad or opened(image, store, f, verity(image), 'not a host cache')
+        if not bad and f.data.read_bytes() != mine:
+            bad = 'a file that is no cache was written to'
+    return bad
+
+
+def opened(image, store, f, pinned, expected):
+    """None if the node is refused, and that is said."""
+    try:
+        with node_of(image, store, **pinned, **f.options()):
+            return f'taken, not refused with "{expected}"'
+    except GuestError as e:
+        return None if re.search(expected, str(e)) else str(e)
+
+
+def tests(folder, args):
+    seed = args.seed
+    rounds = 400 if args.long else 25
+    yield 'cache: a scan trusts what is right', scanned, folder, seed
+    yield 'cache: a scan does not keep a relay', quit_in_scan, folder
+    yield 'cache: relay and stores are gone', alone, folder
+    yield 'cache: what is refused', refused, folder
+    yield f'cache: {rounds} relays end', killed, folder, rounds, seed
