@@ -149,7 +149,10 @@ static StoreStep wait_for_store(const StoreSet *set, const StoreRead *read,
                                 int64_t now)
 {
     uint64_t all = UINT64_MAX >> (STORE_MAX - set->n);
-    int64_t limit = read->start + set->outage_wait;
+    /* One that was there before the outage waits for as long as it lasts */
+    int64_t since = set->outage ? MAX(read->start, set->outage_since)
+                                : read->start;
+    int64_t limit = since + set->outage_wait;
     bool limited = set->outage_action != STORE_OUTAGE_WAIT || read->bad;
 
     if (read->bad == all || (limited && now >= limit) ||

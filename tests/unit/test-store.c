@@ -516,6 +516,18 @@ static void test_outage(void)
     probe(1, STORE_OK);
     CU_ASSERT_FALSE(is_event(STORE_EVENT_OUTAGE_BEGIN, 0));
 
+    /* A read that began before it waits for all of it */
+    start_with(1, 0, 1, STORE_OUTAGE_PAUSE);
+    store_read_begin(&set, &reads[0], now);
+    wait_ms(5000);
+    lose(0);
+    CU_ASSERT(set.outage && set.outage_since == now);
+    probe(0, STORE_LOST);
+    wait_ms(19999);
+    CU_ASSERT_EQUAL(next(0).action, STORE_WAIT_STORE);
+    wait_ms(1);
+    CU_ASSERT_EQUAL(next(0).action, STORE_FAIL);
+
     start_with(1, 0, 0, STORE_OUTAGE_WAIT);
     store_read_begin(&set, &reads[0], now);
     wait_ms(1000000);
