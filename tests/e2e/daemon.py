@@ -27,6 +27,8 @@ GONE_TIMEOUT = 10
 class Daemon:
     """A qemu-storage-daemon that exports two disks; for use in a with statement."""
 
+    nodes = ("system", "data")
+
     def __init__(self, program, folder):
         self.program = program
         self.folder = pathlib.Path(folder)
@@ -36,8 +38,11 @@ class Daemon:
     def path(self, node):
         return self.folder / f"{node}.vhost"
 
-    def disk_args(self, node, image):
-        return ["--blockdev", json.dumps(mcs_disk(node, image)),
+    def blockdev(self, node):
+        return mcs_disk(node, self.folder / f"{node}.mcs")
+
+    def disk_args(self, node):
+        return ["--blockdev", json.dumps(self.blockdev(node)),
                 "--export", f"vhost-user-blk,id={node},node-name={node},writable=on,"
                 f"addr.type=unix,addr.path={self.path(node)}"]
 
@@ -46,8 +51,7 @@ class Daemon:
         with open(self.log, "w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", str(self.program),
-                 *self.disk_args("system", self.folder / "system.mcs"),
-                 *self.disk_args("data", self.folder / "data.mcs"),
+                 *[arg for node in self.nodes for arg in self.disk_args(node)],
                  "--chardev", f"socket,id=qmp,fd={peer.fileno()}",
                  "--monitor", "chardev=qmp"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[peer.fileno()])
@@ -59,7 +63,7 @@ class Daemon:
         self.process.kill()
         self.process.wait()
         self.qmp.lines.close()
-        for node in ("system", "data"):
+        for node in self.nodes:
             self.path(node).unlink(missing_ok=True)
 
     def __enter__(self):
@@ -114,7 +118,7 @@ class VhostGuest(Guest):
                 "-machine", "memory-backend=ram"]
 
     def disk_args(self, disk):
-        return [arg for node in ("system", "data") for arg in (
+        return [arg for node in disk.nodes for arg in (
             "-chardev", f"socket,id={node},path={disk.path(node)},reconnect=1",
             "-device", f"vhost-user-blk-pci,chardev={node}")]
 

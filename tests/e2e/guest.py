@@ -64,10 +64,12 @@ class Lines:
 
 class Qmp:
     """A QMP client. Events that arrive meanwhile wait in .events until somebody
-    waits for them; .log keeps all that ever came, with QEMU's own time stamps."""
+    waits for them; .log keeps all that ever came, with QEMU's own time stamps.
+    An answer is waited for .patience seconds."""
 
     def __init__(self, sock):
         self.lines = Lines(sock)
+        self.patience = COMMAND_TIMEOUT
         self.events = []
         self.log = []
 
@@ -88,11 +90,11 @@ class Qmp:
 
     def command(self, name, **arguments):
         self.lines.send({"execute": name, "arguments": arguments})
-        deadline = time.monotonic() + COMMAND_TIMEOUT
+        deadline = time.monotonic() + self.patience
         while True:
             reply = self.lines.receive(deadline)
             if reply is None:
-                raise GuestError(f"QMP: no answer to {name}")
+                raise GuestError(f"QMP: no answer to {name} within {self.patience} s")
             if "event" in reply:
                 self.keep(reply)
             elif "error" in reply:
