@@ -60,6 +60,19 @@ static const PvsCacheOps cache_ops = {
     .full_changed = cache_full_changed,
 };
 
+/*
+ * Caches that were replaced keep their files, and the space of these. A request
+ * counts as in flight before it looks which cache there is: if none is now, none
+ * has an old one.
+ */
+static void let_go(PvsImage *img)
+{
+    smp_mb();                   /* what replaced them was set before */
+    if (img->old_caches->len && qatomic_read(&img->bs->in_flight) == 0) {
+        g_ptr_array_set_size(img->old_caches, 0);
+    }
+}
+
 /* The relay may be started later, or make its cache anew */
 static void attach(void *opaque)
 {
@@ -70,6 +83,7 @@ static void attach(void *opaque)
 
     timer_mod(img->attach_timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) +
               ATTACH_INTERVAL);
+    let_go(img);
     if (img->cache && !pvs_cache_is_dead(img->cache)) {
         return;
     }
@@ -117,9 +131,6 @@ void pvs_image_close_cache(PvsImage *img)
     timer_free(img->attach_timer);
     if (img->cache) {
         pvs_cache_close(img->cache);
-    }
-    for (guint i = 0; i < img->old_caches->len; i++) {
-        pvs_cache_close(g_ptr_array_index(img->old_caches, i));
     }
     g_ptr_array_unref(img->old_caches);
     g_free(img->cache_name);

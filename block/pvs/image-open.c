@@ -12,6 +12,7 @@
 #include "qemu/option.h"
 #include "qobject/qdict.h"
 #include "block/pvs/ahead.h"
+#include "block/pvs/cache.h"
 #include "block/pvs/image-open.h"
 #include "block/pvs/resume.h"
 #include "block/pvs/tree.h"
@@ -198,7 +199,8 @@ static void image_init(PvsImage *img, BlockDriverState *bs)
     pvs_waits_init(&img->waits);
     QLIST_INIT(&img->fetches);
     img->break_timer = pvs_image_break_timer(img);
-    img->old_caches = g_ptr_array_new();
+    img->old_caches =
+        g_ptr_array_new_with_free_func((GDestroyNotify)pvs_cache_close);
     /* From here on, drains are noticed */
     img->bs = bs;
 }

@@ -66,7 +66,7 @@ typedef struct PvsImage {
     char *cache_name;
     char *cache_map;
     QEMUTimer *attach_timer;    /* a desktop's: looks for the cache */
-    GPtrArray *old_caches;
+    GPtrArray *old_caches;      /* replaced, but may be in use */
 
     /* Atomic */
     bool gave_up;               /* failed a read for an outage or a drain */

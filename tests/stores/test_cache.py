@@ -73,9 +73,10 @@ def files():
 def desktop_of(image, cache, *stores, **more):
     """With a write cache: it reads the host's cache, and cannot write it."""
     name = cache.disk / 'desktop'
-    root = more['verity-root']
-    run(program('qemu-img'), 'create', '-q', '-f', 'pvs', '-o',
-        f'role=cache,vdisk=disk,version=1,verity-root={root}', name,
+    options = 'role=cache,vdisk=disk,version=1'
+    if 'verity-root' in more:
+        options += f',verity-root={more["verity-root"]}'
+    run(program('qemu-img'), 'create', '-q', '-f', 'pvs', '-o', options, name,
         str(image.stat().st_size))
     return node_of(image, *stores, **cache.options(), **more, **{
         'read-only': False, 'mode': 'standard',
@@ -195,6 +196,37 @@ def alone(folder):
     return None if cut == image.read_bytes() else 'cut off: content differs'
 
 
+def without_tree(folder):
+    """Each relay makes the cache anew; the desktop takes the new one, and lets
+    the old one go."""
+    image = images.make(folder, 'cached', SIZE)
+
+    def deleted():
+        return [p for fd in os.scandir(f'/proc/{desktop.popen.pid}/fd')
+                if (p := read_link(fd.path)).endswith('cache (deleted)')]
+
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            desktop_of(image, f, store) as desktop:
+        desktop.command('vdisk-reset', **{'node-name': 'disk'})
+        inodes = []
+        for _ in range(3):
+            with node_of(image, store, **f.options()) as relay:
+                inodes.append(f.data.stat().st_ino)
+                everything(relay)
+                until(lambda: cached(desktop) == SIZE, 10, 'a new cache')
+                if everything(desktop) != image.read_bytes():
+                    return 'content differs'
+        until(lambda: not deleted(), 10, f'{deleted()} let go')
+    return None if inodes[0] != inodes[1] != inodes[2] else 'not made anew'
+
+
+def read_link(path):
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ''
+
+
 def refused(folder):
     """What a relay does not take for its cache, it says and leaves alone."""
     image, other = (images.make(folder, name, SIZE)
@@ -228,5 +260,6 @@ def tests(folder, args):
     yield 'cache: a scan trusts what is right', scanned, folder, seed
     yield 'cache: a scan does not keep a relay', quit_in_scan, folder
     yield 'cache: relay and stores are gone', alone, folder
+    yield 'cache: without a tree', without_tree, folder
     yield 'cache: what is refused', refused, folder
     yield f'cache: {rounds} relays end', killed, folder, rounds, seed
