@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""vdisk-hydrate and the boot trace: what is fetched, when, and how often."""
+
+import pathlib
+import time
+
+from . import images, nbd
+from .process import until
+from .reader import Connection
+from .test_cache import MIB, files
+from .test_pvs import cached, everything, info, node_of, verity
+
+SIZE = 16 * MIB
+HYDRATE = {'node-name': 'disk', 'job-id': 'hydrate'}
+
+
+def fetched(node):
+    return info(node)['stores'][0]['bytes']
+
+
+def job(node):
+    """The job's state, or None if it has ended."""
+    jobs = node.command('query-jobs')
+    return jobs[0] if jobs else None
+
+
+def ended(node, seconds=30):
+    until(lambda: not job(node), seconds, 'the job ends')
+
+
+def whole(folder):
+    """It ends with all of it local, fetched once, and no store is needed."""
+    image = images.make(folder, 'hydrated', SIZE)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, store, **verity(image), **f.options()) as relay:
+        relay.command('vdisk-hydrate', **HYDRATE)
+        ended(relay)
+        if (cached(relay), fetched(relay)) != (SIZE, SIZE):
+            return f'{cached(relay)} local, {fetched(relay)} fetched'
+        store.kill()
+        return None if everything(relay) == image.read_bytes() else \
+            'content differs'
+
+
+def steered(folder):
+    """Slowed down, paused, resumed, cancelled; what was fetched stays, a relay
+    that is killed too, and is not fetched again."""
+    image = images.make(folder, 'hydrated', SIZE)
+    pinned = verity(image)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            relay.command('vdisk-hydrate', speed=2 * MIB, **HYDRATE)
+            time.sleep(1.5)
+            slow = cached(relay)
+            relay.command('job-pause', id='hydrate')
+            until(lambda: job(relay)['status'] == 'paused', 5, 'it is paused')
+            paused = cached(relay)
+            time.sleep(1)
+            if not 0 < slow < 6 * MIB or cached(relay) != paused:
+                return f'{slow} at 2 MiB/s, {paused} when paused, then ' \
+                       f'{cached(relay)}'
+            relay.command('job-resume', id='hydrate')
+            until(lambda: cached(relay) > paused, 10, 'it goes on')
+            relay.command('job-cancel', id='hydrate')
+            ended(relay)
+            relay.popen.kill()
+            relay.popen.wait()
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            kept = cached(relay)
+            relay.command('vdisk-hydrate', **HYDRATE)
+            ended(relay)
+            if kept < paused or fetched(relay) != SIZE - kept:
+                return f'{kept} kept, {fetched(relay)} fetched'
+            return None if everything(relay) == image.read_bytes() else \
+                'content differs'
+
+
+def outage(folder):
+    """It waits for a store that is gone, and ends when it is back."""
+    image = images.make(folder, 'hydrated', SIZE)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, store, **verity(image), **f.options()) as relay:
+        relay.command('vdisk-hydrate', speed=8 * MIB, **HYDRATE)
+        time.sleep(0.3)
+        store.kill()
+        time.sleep(2)
+        if not job(relay) or cached(relay) == SIZE:
+            return f'{job(relay)}, {cached(relay)} local'
+        store.start()
+        ended(relay)
+        return None if everything(relay) == image.read_bytes() else \
+            'content differs'
+
+
+def delta(folder):
+    """Of a new version only the blocks that differ are fetched."""
+    old = images.make(folder, 'hydrated', SIZE)
+    new = pathlib.Path(folder) / 'hydrated-2'
+    blocks = range(5, SIZE // 4096, 97)
+    data = bytearray(old.read_bytes() + bytes(MIB))
+    for n in blocks:
+        data[n * 4096 + 7] ^= 1
+    new.write_bytes(data)
+    pinned = verity(old)
+    with files() as f, files() as g, \
+            nbd.StorageDaemon(old, tcp=True) as first, \
+            nbd.StorageDaemon(new, tcp=True) as second, \
+            node_of(old, first, **pinned, **f.options()) as relay, \
+            node_of(new, second, **verity(new), **g.options()) as other:
+        relay.command('vdisk-hydrate', **HYDRATE)
+        ended(relay)
+        other.command('vdisk-hydrate', **HYDRATE, **{'from': {
+            **f.options(), 'version': 1, 'size': SIZE,
+            'verity-root': pinned['verity-root']}})
+        ended(other)
+        wanted = len(blocks) * 4096 + MIB
+        if fetched(other) != wanted:
+            return f'{fetched(other)} fetched, {wanted} differ'
+        return None if everything(other) == bytes(data) else 'content differs'
+
+
+def traced(folder):
+    """What one relay saw read is local on the next host before it is read."""
+    image = images.make(folder, 'hydrated', SIZE)
+    pinned = verity(image)
+    places = [(n * 37 % 512) * 32768 for n in range(0, 512, 5)]
+    with files() as f, files() as g, \
+            nbd.StorageDaemon(image, tcp=True) as store:
+        trace = {'boot-trace': str(f.disk / 'trace')}
+        with node_of(image, store, **pinned, **f.options(), **trace) as relay:
+            connection = Connection(relay.path)
+            for at in places:
+                connection.read(at, 4096)
+            connection.close()
+            seen = cached(relay)
+            relay.end()
+        with node_of(image, store, **pinned, **g.options(), **trace) as relay:
+            until(lambda: cached(relay) >= seen, 10, 'it is fetched ahead')
+            budget = info(relay)['budget']
+            if budget['boot-bytes'] != budget['boot-local-bytes'] or \
+                    budget['boot-bytes'] < len(places) * 4096:
+                return str(budget)
+            store.kill()
+            connection = Connection(relay.path, timeout=5)
+            data = image.read_bytes()
+            wrong = [at for at in places
+                     if connection.read(at, 4096) != data[at:at + 4096]]
+            connection.close()
+            return f'wrong at {wrong}' if wrong else None
+
+
+def tests(folder, _args):
+    yield 'hydrate: all of a version', whole, folder
+    yield 'hydrate: slowed down, paused, cancelled, killed', steered, folder
+    yield 'hydrate: an outage', outage, folder
+    yield 'hydrate: only what differs from another version', delta, folder
+    yield 'a boot trace is recorded and fetched ahead', traced, folder
