@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/cutils.h"
 #include "qobject/qdict.h"
 #include "desk.h"
 
@@ -235,8 +236,13 @@ typedef struct DeskCo {
 static void coroutine_fn assign_entry(void *opaque)
 {
     DeskCo *dc = opaque;
+    g_autofree VdiskImageName *image = g_new0(VdiskImageName, 1);
 
-    dc->ok = dc->path ? vdisk_co_assign(dc->l, dc->path, dc->format, dc->errp)
+    if (dc->path) {
+        pstrcpy(image->name, sizeof(image->name), dc->path);
+        pstrcpy(image->format, sizeof(image->format), dc->format);
+    }
+    dc->ok = dc->path ? vdisk_co_assign(dc->l, image, dc->errp)
                       : vdisk_co_unassign(dc->l, dc->errp);
     dc->done = true;
     aio_wait_kick();
