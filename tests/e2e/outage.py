@@ -129,7 +129,7 @@ def spawn(guest, script):
                                **{"capture-output": True})["pid"]
 
 
-def check_content(guest, count=12):
+def check_content(guest, count=1000):
     """What it reads now is what the image holds."""
     status, said = guest.run("echo 3 > /proc/sys/vm/drop_caches; " + CHECK.format(count=count),
                              600, check=False)
@@ -431,7 +431,7 @@ def in_daemon(bench):
                 time.sleep(rng.uniform(1, 6))
                 outage(bench, admin, place, lambda: admin.steps(3, nodes))
             bench.note(f"up after {wait_up(guest):.0f} s")
-            pid = spawn(guest, CHECK.format(count=12))
+            pid = spawn(guest, CHECK.format(count=1000))
             time.sleep(0.5)
             outage(bench, admin, place, lambda: admin.steps(4, nodes))
             while not guest.agent.command("guest-exec-status", pid=pid)["exited"]:
