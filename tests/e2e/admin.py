@@ -103,6 +103,7 @@ class Admin:
             args = {"driver": "virtio-blk-pci", "drive": f"d{device}"}
         self.ask("device_add", **args, id=device, bus=f"port{port}")
         self.plugged[device] = port
+        return None
 
     def unplug(self):
         if not self.plugged:
@@ -111,13 +112,13 @@ class Admin:
         try:
             self.ask("device_del", id=device)
         except GuestError as error:
-            # The guest takes its time to let it go
-            if "in the process of unplug" not in str(error):
+            # The guest takes its time to let it go, or has just done so
+            if "in the process of unplug" not in str(error) and "not found" not in str(error):
                 raise
-        self.guest.qmp.collect()
         for event in self.guest.qmp.log:
             if event["event"] == "DEVICE_DELETED":
                 self.plugged.pop(event["data"].get("device"), None)
+        return None
 
     STEPS = (stop, cont, reset, add_node, delete_node, plug, unplug)
     KEEP = (stop, cont, add_node, delete_node)      # a saved state is to fit again
