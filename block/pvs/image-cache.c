@@ -62,8 +62,8 @@ static const PvsCacheOps cache_ops = {
 
 /*
  * Caches that were replaced keep their files, and the space of these. A request
- * counts as in flight before it looks which cache there is: if none is now, none
- * has an old one.
+ * counts as in flight before it looks which cache there is: if none is now,
+ * none has an old one.
  */
 static void let_go(PvsImage *img)
 {
