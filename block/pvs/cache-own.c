@@ -206,13 +206,16 @@ static void coroutine_fn write_batch(PvsCache *c, FillItem *own)
 static int coroutine_fn co_write(PvsCache *c, CacheWrite *w)
 {
     FillItem item = { .w = w, .co = qemu_coroutine_self() };
+    bool waits;
 
     WITH_QEMU_LOCK_GUARD(&c->lock) {
         QSIMPLEQ_INSERT_TAIL(&c->to_write, &item, next);
-        item.leads = !c->writing;
+        waits = c->writing;
+        item.leads = !waits;
         c->writing = true;
     }
-    if (!item.leads) {
+    /* Not by item.leads: who sets that from now on wakes us too */
+    if (waits) {
         qemu_coroutine_yield();
     }
     if (item.leads) {
@@ -314,9 +317,10 @@ static void settle_runs(PvsCache *c, GArray *runs, bool lost)
 /* What is not durable by now; NULL if that is nothing, unless @force */
 static GArray *sync_begin(PvsCache *c, bool force)
 {
-    GArray *runs = c->unsynced;
+    GArray *runs;
 
     QEMU_LOCK_GUARD(&c->lock);
+    runs = c->unsynced;
     if (runs->len == 0 && !force) {
         return NULL;
     }

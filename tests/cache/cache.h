@@ -50,6 +50,7 @@ int sync_cache(PvsCache *c);
 VdiskState state_of(PvsCache *c, uint64_t g);
 /* 0: read, and as sealed; -EILSEQ: read, and something else; -errno */
 int read_granule(PvsCache *c, uint64_t g);
+int coroutine_fn co_fill_granules(PvsCache *c, uint64_t g, uint64_t n);
 int coroutine_fn co_read_granules(PvsCache *c, uint64_t g, uint64_t n);
 
 typedef struct Survey {

@@ -133,18 +133,24 @@ typedef struct Work {
     uint64_t first, n;
 } Work;
 
+int coroutine_fn co_fill_granules(PvsCache *c, uint64_t g, uint64_t n)
+{
+    uint8_t *buf = qemu_memalign(GRANULE, n * GRANULE);
+    int ret;
+
+    for (uint64_t i = 0; i < n; i++) {
+        content(g + i, buf + i * GRANULE);
+    }
+    ret = pvs_cache_co_fill(c, g * GRANULE, n * GRANULE, buf);
+    qemu_vfree(buf);
+    return ret;
+}
+
 static int coroutine_fn co_fill(void *opaque)
 {
     Work *w = opaque;
-    uint8_t *buf = qemu_memalign(GRANULE, w->n * GRANULE);
-    int ret;
 
-    for (uint64_t i = 0; i < w->n; i++) {
-        content(w->first + i, buf + i * GRANULE);
-    }
-    ret = pvs_cache_co_fill(w->c, w->first * GRANULE, w->n * GRANULE, buf);
-    qemu_vfree(buf);
-    return ret;
+    return co_fill_granules(w->c, w->first, w->n);
 }
 
 int fill(PvsCache *c, uint64_t first, uint64_t n)

@@ -13,6 +13,7 @@
 #include "cache.h"
 
 #define THREADS         2
+#define READERS         (THREADS * 4)
 #define SPEED_READS     40000
 
 typedef struct Reader {
@@ -20,6 +21,7 @@ typedef struct Reader {
     Rng rng;
     bool *stop;
     unsigned *running;
+    bool fills;                 /* one of the relay's own */
     uint64_t reads, wrong, failed;
 } Reader;
 
@@ -42,17 +44,20 @@ static void coroutine_fn read_for_long(void *opaque)
         }
         r->wrong += ret == -EILSEQ;
         r->failed += ret < 0 && ret != -EILSEQ;
+        if (r->fills) {
+            co_fill_granules(r->c, g, n);
+        }
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, 20000);
     }
     qatomic_dec(r->running);
     aio_wait_kick();
 }
 
-/* Fills, syncs and failing syncs in one thread, reads in others */
+/* Reads and fills in all threads, syncs and failing ones in one of them */
 void test_threads(Place *p, Rng *rng, unsigned seconds)
 {
     int64_t end = g_get_monotonic_time() + seconds * G_USEC_PER_SEC;
-    Reader r[THREADS * 2] = {};
+    Reader r[READERS] = {};
     IOThread *threads[THREADS];
     uint64_t fills = 0, undone = 0;
     unsigned running = ARRAY_SIZE(r);
@@ -67,7 +72,8 @@ void test_threads(Place *p, Rng *rng, unsigned seconds)
     }
     for (int i = 0; i < ARRAY_SIZE(r); i++) {
         r[i] = (Reader) {
-            .c = i % 2 ? desk : c, .rng.state = rng_next(rng),
+            .c = i < READERS / 2 ? desk : c, .fills = i >= READERS / 2,
+            .rng.state = rng_next(rng),
             .stop = &stop, .running = &running,
         };
         aio_co_schedule(iothread_get_aio_context(threads[i % THREADS]),
