@@ -220,7 +220,10 @@ int pvs_image_open(BlockDriverState *bs, QDict *options, int flags,
     trace = g_strdup(qemu_opt_get(opts, "boot-trace"));
     qemu_opts_del(opts);
     if (!ok) {
+        /* As in a close: stores that are open may be asked something already */
+        bdrv_drained_begin(bs);
         image_destroy(img);
+        bdrv_drained_end(bs);
         return -EINVAL;
     }
     if (img->owner && img->cache) {
