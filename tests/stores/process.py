@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
@@ -34,15 +35,20 @@ class Missing(Exception):
 
 @functools.cache
 def scratch():
-    """A folder that is removed when we end."""
+    """A folder that is removed when we end. SCRATCH_LOCK is held: two threads
+    would each make one, and the one that is not kept is removed at once."""
     folder = tempfile.TemporaryDirectory(prefix='dk-')
     os.chmod(folder.name, 0o755)    # a server may run as somebody else
     return folder
 
 
+SCRATCH_LOCK = threading.Lock()
+
+
 def new_folder(name):
-    return pathlib.Path(tempfile.mkdtemp(prefix=f'{name}-',
-                                         dir=scratch().name))
+    with SCRATCH_LOCK:
+        parent = scratch().name
+    return pathlib.Path(tempfile.mkdtemp(prefix=f'{name}-', dir=parent))
 
 
 def program(name):
