@@ -15,7 +15,8 @@ static bool GRAPH_RDLOCK node_admits(BlockDriverState *bs, BlockExport *exp,
 {
     BdrvChild *child;
 
-    if (bs->drv->bdrv_admit_client &&
+    /* No driver: an image that was found corrupt while it was in use */
+    if (bs->drv && bs->drv->bdrv_admit_client &&
         !bs->drv->bdrv_admit_client(bs, exp, errp)) {
         return false;
     }
