@@ -125,6 +125,12 @@ co_set_assigned(VdiskLayer *l, const VdiskImageName *image,
     BlockDriverState *drop = opened;
     int ret;
 
+    if (l->bs->open_flags & BDRV_O_INACTIVE) {
+        error_setg(errp, "The disk '%s' is inactive: another process may use "
+                   "it", bdrv_get_node_name(l->bs));
+        bdrv_co_unref(opened);
+        return false;
+    }
     WITH_GRAPH_RDLOCK_GUARD() {
         ret = vdisk_layer_co_change_header(l, header_set_assigned, image);
     }
