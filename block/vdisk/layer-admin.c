@@ -82,7 +82,6 @@ layer_co_grow_locked(VdiskLayer *l, int64_t size, bool zero, Error **errp)
     int ret;
 
     new.virtual_size = size;
-    memset(new.token, 0, sizeof(new.token));    /* it moves on */
     if (!QEMU_IS_ALIGNED(size, BDRV_SECTOR_SIZE)) {
         error_setg(errp, "The size must be a multiple of 512 bytes");
         return -EINVAL;
@@ -113,8 +112,6 @@ layer_co_grow_locked(VdiskLayer *l, int64_t size, bool zero, Error **errp)
     if (ret < 0) {
         l->header.virtual_size = old.virtual_size;
         error_setg_errno(errp, -ret, "Could not grow the disk");
-    } else {
-        vdisk_saved_loaded(l);
     }
     return ret;
 }
@@ -122,8 +119,12 @@ layer_co_grow_locked(VdiskLayer *l, int64_t size, bool zero, Error **errp)
 int coroutine_fn vdisk_layer_co_grow(VdiskLayer *l, int64_t size, bool zero,
                                      Error **errp)
 {
-    int ret;
+    int ret = vdisk_layer_co_forget_saved(l);
 
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not void the disk's saved state");
+        return ret;
+    }
     qemu_co_mutex_lock(&l->header_lock);
     ret = layer_co_grow_locked(l, size, zero, errp);
     qemu_co_mutex_unlock(&l->header_lock);
