@@ -159,7 +159,9 @@ int vdisk_saved_forget(VdiskLayer *l)
 
 bool vdisk_saved_resumes(const VdiskLayer *l)
 {
-    return l->pooled && (l->incoming || token_is_set(l->own_token));
+    /* What is read-only has no session that could be saved */
+    return l->pooled && !bdrv_is_read_only(l->bs) &&
+           (l->incoming || token_is_set(l->own_token));
 }
 
 bool vdisk_saved_check(const VdiskLayer *l, const VdiskHeader *before,
