@@ -41,8 +41,9 @@ static BlockJob * GRAPH_RDLOCK job_to_end_locked(BlockDriverState *bs)
     BlockJob *job = NULL;
 
     while ((job = block_job_next_locked(job))) {
+        /* One that waits for its end may change the graph then */
         if (job_uses(job, bs) && !job_is_cancelled_locked(&job->job) &&
-            !job_is_completed_locked(&job->job)) {
+            job->job.status < JOB_STATUS_ABORTING) {
             return job;
         }
     }
