@@ -74,15 +74,16 @@ static void pooled_reset(VdiskLayer *l)
 {
     BlockDriverState *bs = l->bs;
     bool switched;
-    int ret = vdisk_saved_forget(l);
+    int ret;
 
+    /* A reset polls: nobody is to come in before it is done */
+    l->resetting = true;
+    ret = vdisk_saved_forget(l);
     if (ret < 0) {
         /* Writes will try again, and fail as long as this does */
         warn_report("Could not void the saved state of '%s': %s",
                     bs->file->bs->filename, strerror(-ret));
     }
-    /* A reset polls: nobody is to come in before it is done */
-    l->resetting = true;
     end_jobs(bs);
     switched = vdisk_take_assigned(l);
     bdrv_drained_begin(bs);
