@@ -252,16 +252,30 @@ static bool grow_to(BlockDriverState *bs, int64_t size, Error **errp)
     return ret >= 0;
 }
 
+static bool is_assigned(const VdiskLayer *l, const VdiskImageName *name)
+{
+    const VdiskImageName *assigned = &l->header.assigned;
+
+    return g_str_equal(assigned->name, name->name) &&
+           g_str_equal(assigned->format, name->format) &&
+           assigned->version == name->version &&
+           !memcmp(assigned->root, name->root, sizeof(name->root));
+}
+
 /*
  * The file follows what the process does, when the guest runs: to wait for it
  * now could take seconds. If the power fails before, or the header cannot be
  * written, the image is still assigned, and the next start takes it again.
  */
-static void record_taken(VdiskLayer *l, int64_t size)
+static void record_taken(VdiskLayer *l, const VdiskImageName *name,
+                         int64_t size)
 {
-    l->header.base = l->header.assigned;
+    l->header.base = *name;
     l->header.base.size = size;
-    memset(&l->header.assigned, 0, sizeof(l->header.assigned));
+    if (is_assigned(l, name)) {
+        memset(&l->header.assigned, 0, sizeof(l->header.assigned));
+        vdisk_assign_release(l);
+    }
     vdisk_background_write_header(l);
 }
 
@@ -318,10 +332,21 @@ static void tell_failed(VdiskLayer *l, const VdiskImageName *name,
                                         name->version, reason);
 }
 
+/* For the next time, unless another one was assigned meanwhile */
+static void keep_image(VdiskLayer *l, const VdiskImageName *name,
+                       BlockDriverState *image)
+{
+    if (!l->assigned_bs && is_assigned(l, name)) {
+        l->assigned_bs = image;
+    } else {
+        bdrv_unref(image);
+    }
+}
+
 bool vdisk_take_assigned(VdiskLayer *l)
 {
-    BlockDriverState *image = l->assigned_bs;
     g_autofree VdiskImageName *name = NULL;
+    BlockDriverState *image;
     Error *err = NULL;
     int64_t size;
 
@@ -332,6 +357,8 @@ bool vdisk_take_assigned(VdiskLayer *l)
         return false;   /* the destination has the present image open */
     }
     name = g_memdup2(&l->header.assigned, sizeof(*name));
+    /* All that follows polls, and vdisk-assign may end with another image */
+    image = g_steal_pointer(&l->assigned_bs);
     if (!image) {
         image = image_open(l, name, &err);
     }
@@ -340,14 +367,13 @@ bool vdisk_take_assigned(VdiskLayer *l)
         grow_to(l->bs, size, &err) &&
         l->ops->set_base(l->bs, image, &err) >= 0) {
         bdrv_unref(image);
-        l->assigned_bs = NULL;
-        record_taken(l, size);
+        record_taken(l, name, size);
         return true;
     }
     /* It may have grown all the same */
     vdisk_background_write_header(l);
     /* A bad push never costs a boot: on with the image that it has */
-    l->assigned_bs = image;
+    keep_image(l, name, image);
     tell_failed(l, name, error_get_pretty(err));
     warn_report_err(err);
     return false;
