@@ -150,11 +150,10 @@ int64_t vdisk_tier_read(VdiskLayer *l, int64_t offset, int64_t bytes,
  * Room for the @n bytes in granule @g, or NULL if they belong in the file. A
  * whole granule never goes into the file while an old one is on its way there.
  */
-static uint8_t *tier_room(VdiskTier *t, uint64_t g, int64_t n)
+static uint8_t *tier_room(VdiskTier *t, uint64_t g, int64_t n, bool more)
 {
-    return n == VDISK_GRANULE ?
-           vdisk_ram_add(&t->ram, g, !qatomic_read(&t->write_through)) :
-           vdisk_ram_change(&t->ram, g);
+    return n == VDISK_GRANULE ? vdisk_ram_add(&t->ram, g, more) :
+                                vdisk_ram_change(&t->ram, g);
 }
 
 /* Level that was reached and not yet told of, or 0. Called with lock held. */
@@ -315,12 +314,13 @@ int64_t vdisk_tier_write(VdiskLayer *l, int64_t offset, int64_t bytes,
     uint64_t g = offset / VDISK_GRANULE;
     int64_t done = 0;
     unsigned level = 0;
+    bool through = qatomic_read(&t->write_through);
     bool full;
 
     WITH_QEMU_LOCK_GUARD(&t->lock) {
         for (int i = 0; done < bytes && i < COPY_GRANULES; i++, g++) {
             int64_t n = slice(offset + done, bytes - done);
-            uint8_t *memory = tier_room(t, g, n);
+            uint8_t *memory = tier_room(t, g, n, !through);
 
             if (!memory) {
                 break;
@@ -336,14 +336,15 @@ int64_t vdisk_tier_write(VdiskLayer *l, int64_t offset, int64_t bytes,
             do {
                 done += slice(offset + done, bytes - done);
                 g++;
-            } while (done < bytes && !vdisk_ram_has_slot(&t->ram, g) && full);
+            } while (done < bytes && !vdisk_ram_has_slot(&t->ram, g) &&
+                     (full || through));
         }
         level = tier_new_level(t);
     }
     if (level) {
         tier_tell(t, level);
     }
-    if (full || (qatomic_read(&t->write_through) && tier_must_move(t))) {
+    if (full || (through && tier_must_move(t))) {
         tier_start_mover(t);
     }
     return done;
