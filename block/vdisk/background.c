@@ -38,6 +38,8 @@ struct VdiskBackground {
     QEMUTimer *reclaim_timer;
     unsigned running;       /* coroutines */
     bool paused;
+    bool reclaiming;        /* a step is under way */
+    unsigned starts;        /* of reclaiming; one for each reset */
     int64_t pos;            /* in the disk, up to where space was given back */
     int64_t step;           /* bytes */
     int busy;               /* times that reclaiming stood back by now */
@@ -142,8 +144,8 @@ reclaim_range(VdiskLayer *l, int64_t offset, int64_t bytes)
     return ret;
 }
 
-/* One step. Returns 0 when there is no more to do. */
-static int coroutine_fn GRAPH_RDLOCK reclaim_step(VdiskBackground *b)
+/* One step. Returns the bytes that are done, 0 when there are no more. */
+static int64_t coroutine_fn GRAPH_RDLOCK reclaim_step(VdiskBackground *b)
 {
     VdiskLayer *l = b->l;
     int64_t left = l->header.virtual_size - b->pos;
@@ -167,8 +169,7 @@ static int coroutine_fn GRAPH_RDLOCK reclaim_step(VdiskBackground *b)
             return ret;
         }
     }
-    b->pos += n;
-    return 1;
+    return n;
 }
 
 static void coroutine_fn reclaim_entry(void *opaque)
@@ -176,22 +177,28 @@ static void coroutine_fn reclaim_entry(void *opaque)
     VdiskBackground *b = opaque;
     int64_t start = get_clock();
     int64_t pos = b->pos;
-    int64_t took;
+    unsigned starts = b->starts;
+    int64_t took, done;
     bool more;
-    int ret;
 
+    b->reclaiming = true;
     WITH_GRAPH_RDLOCK_GUARD() {
-        ret = reclaim_step(b);
+        done = reclaim_step(b);
     }
-    more = vdisk_tier_trim(b->l) || ret > 0;
+    b->reclaiming = false;
+    if (done > 0 && b->starts == starts) {
+        /* Else it has to look again at what a reset forgot meanwhile */
+        b->pos += done;
+    }
+    more = vdisk_tier_trim(b->l) || done > 0;
     took = get_clock() - start;
     if (took > STEP_NS) {
         b->step = MAX(b->step / 2, STEP_MIN);
     } else if (took < STEP_NS / 4) {
         b->step = MIN(b->step * 2, STEP_MAX);
     }
-    trace_vdisk_background_reclaim(b->l->bs, pos, b->pos - pos, took / 1000,
-                                   ret);
+    trace_vdisk_background_reclaim(b->l->bs, pos, MAX(done, 0), took / 1000,
+                                   MIN(done, 0));
     if (more) {
         timer_mod(b->reclaim_timer, now_ms() + STEP_PAUSE_MIN_MS +
                   STEP_PAUSE * took / SCALE_MS);
@@ -206,8 +213,8 @@ static void reclaim_timer(void *opaque)
     bool active = qatomic_xchg(&b->l->guest_active, false);
 
     /* The guest's own I/O goes first, but does not stop us for good */
-    if (b->paused || bs->quiesce_counter || qatomic_read(&b->l->saved) ||
-        (active && b->busy++ < BUSY_PAUSES)) {
+    if (b->reclaiming || b->paused || bs->quiesce_counter ||
+        qatomic_read(&b->l->saved) || (active && b->busy++ < BUSY_PAUSES)) {
         timer_mod(b->reclaim_timer, now_ms() + BUSY_PAUSE_MS);
         return;
     }
@@ -261,6 +268,7 @@ void vdisk_reclaim_start(VdiskLayer *l)
 
     GLOBAL_STATE_CODE();
     b->pos = l->keep_space ? INT64_MAX / 2 : 0;
+    b->starts++;
     b->busy = 0;
     timer_mod(b->reclaim_timer, now_ms() + BUSY_PAUSE_MS);
 }
