@@ -276,13 +276,25 @@ int coroutine_fn vdisk_layer_co_reload(VdiskLayer *l, int flags, Error **errp)
     VdiskHeader old_header = l->header;
     int old_copy = l->header_copy;
     bool resume = vdisk_saved_resumes(l);
+    bool old_damaged = l->map_damaged;
     int ret = layer_co_load(l, flags, resume ? &old_header : NULL, errp);
 
+    if (ret == 0 && l->header.lifetime != old_header.lifetime) {
+        /* What the node was set up for, or not: background work, a tier */
+        error_setg(errp, "The layer file was replaced by one with another "
+                   "lifetime");
+        vdisk_map_destroy(&l->map);
+        ret = -EINVAL;
+    }
     if (ret < 0) {
         /* The node stays, so it must not be left without a map */
         l->map = old_map;
+        l->map_damaged = old_damaged;
         l->header = old_header;
         l->header_copy = old_copy;
+        l->pooled = old_header.lifetime == VDISK_POOLED;
+        l->data_offset = old_header.data_offset;
+        vdisk_saved_loaded(l);
         return ret;
     }
     vdisk_map_destroy(&old_map);
