@@ -131,6 +131,8 @@ co_set_assigned(VdiskLayer *l, const VdiskImageName *image,
         bdrv_co_unref(opened);
         return false;
     }
+    /* Whoever closes the disk waits for this, also when the process ends */
+    vdisk_background_begin(l);
     WITH_GRAPH_RDLOCK_GUARD() {
         ret = vdisk_layer_co_change_header(l, header_set_assigned, image);
     }
@@ -142,6 +144,7 @@ co_set_assigned(VdiskLayer *l, const VdiskImageName *image,
         l->assigned_bs = opened;
     }
     bdrv_co_unref(drop);
+    vdisk_background_end(l);
     return ret >= 0;
 }
 
@@ -156,12 +159,17 @@ typedef struct ImageOpenCo {
 static void image_open_bh(void *opaque)
 {
     ImageOpenCo *oc = opaque;
+    BlockDriverState *bs = oc->l->bs;
 
     oc->opened = image_open(oc->l, oc->image, oc->errp);
     aio_co_wake(oc->co);
+    bdrv_unref(bs);
 }
 
-/* Images are opened outside of coroutines */
+/*
+ * Images are opened outside of coroutines. Until then the disk is kept, and
+ * when this returns, it is not yet closed.
+ */
 static BlockDriverState * coroutine_fn
 co_image_open(VdiskLayer *l, const VdiskImageName *image, Error **errp)
 {
@@ -169,6 +177,7 @@ co_image_open(VdiskLayer *l, const VdiskImageName *image, Error **errp)
         .co = qemu_coroutine_self(), .l = l, .image = image, .errp = errp,
     };
 
+    bdrv_ref(l->bs);
     aio_bh_schedule_oneshot(qemu_get_aio_context(), image_open_bh, &oc);
     qemu_coroutine_yield();
     return oc.opened;
@@ -193,39 +202,34 @@ static bool check_assignable(VdiskLayer *l, Error **errp)
 bool coroutine_fn vdisk_co_assign(VdiskLayer *l, const VdiskImageName *image,
                                   Error **errp)
 {
-    BlockDriverState *bs = l->bs;
     BlockDriverState *opened;
-    bool ok = false;
+    bool ok;
 
     if (!check_assignable(l, errp)) {
         return false;
     }
-    bdrv_ref(bs);
     opened = co_image_open(l, image, errp);
-    if (opened && l->ops->co_image_usable &&
-        !l->ops->co_image_usable(opened, errp)) {
-        bdrv_co_unref(opened);
-        opened = NULL;
+    if (!opened) {
+        return false;
     }
-    if (opened) {
+    /* Whoever closes the disk waits for this, also when the process ends */
+    vdisk_background_begin(l);
+    if (l->ops->co_image_usable && !l->ops->co_image_usable(opened, errp)) {
+        bdrv_co_unref(opened);
+        ok = false;
+    } else {
         ok = co_set_assigned(l, image, opened, errp);
     }
-    bdrv_co_unref(bs);
+    vdisk_background_end(l);
     return ok;
 }
 
 bool coroutine_fn vdisk_co_unassign(VdiskLayer *l, Error **errp)
 {
     static const VdiskImageName none;
-    BlockDriverState *bs = l->bs;
-    bool ok = true;
 
-    if (l->header.assigned.name[0]) {
-        bdrv_ref(bs);
-        ok = co_set_assigned(l, &none, NULL, errp);
-        bdrv_co_unref(bs);
-    }
-    return ok;
+    return !l->header.assigned.name[0] ||
+           co_set_assigned(l, &none, NULL, errp);
 }
 
 void vdisk_assign_release(VdiskLayer *l)

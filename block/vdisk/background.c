@@ -235,6 +235,17 @@ void vdisk_background_start(VdiskLayer *l)
     l->background = b;
 }
 
+void vdisk_background_begin(VdiskLayer *l)
+{
+    GLOBAL_STATE_CODE();
+    l->background->running++;
+}
+
+void vdisk_background_end(VdiskLayer *l)
+{
+    background_leave(l->background);
+}
+
 void vdisk_background_pause(VdiskLayer *l)
 {
     VdiskBackground *b = l->background;

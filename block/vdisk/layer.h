@@ -279,6 +279,10 @@ void vdisk_reset_register(void);
 void vdisk_background_start(VdiskLayer *l);
 void vdisk_background_stop(VdiskLayer *l);
 
+/* What a coroutine in the main loop does in between is background work */
+void vdisk_background_begin(VdiskLayer *l);
+void vdisk_background_end(VdiskLayer *l);
+
 /* Wait until nothing goes on in the background, and keep it so until resume */
 void vdisk_background_pause(VdiskLayer *l);
 void vdisk_background_resume(VdiskLayer *l);
