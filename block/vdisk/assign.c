@@ -229,7 +229,8 @@ bool coroutine_fn vdisk_co_unassign(VdiskLayer *l, Error **errp)
     static const VdiskImageName none;
 
     return !l->header.assigned.name[0] ||
-           co_set_assigned(l, &none, NULL, errp);
+           (check_assignable(l, errp) &&
+            co_set_assigned(l, &none, NULL, errp));
 }
 
 void vdisk_assign_release(VdiskLayer *l)
