@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 #
-# For tests of the NBD client: qemu-io, and servers that misbehave when told
+# For tests of NBD: qemu-io and a client that takes single steps, and servers
+# that misbehave when told
 #
 # SPDX-License-Identifier: GPL-2.0-or-later
 
@@ -19,13 +20,17 @@ REPLY_MAGIC = 0x3e889045565a9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
 
-OPT_EXPORT_NAME, OPT_ABORT, OPT_GO = 1, 2, 7
-REP_ACK, REP_INFO, REP_ERR_UNSUP = 1, 3, 0x80000001
+OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_INFO, OPT_GO = 1, 2, 3, 6, 7
+OPT_STRUCTURED, OPT_LIST_META, OPT_SET_META = 8, 9, 10
+REP_ACK, REP_SERVER, REP_INFO, REP_META = 1, 2, 3, 4
+REP_ERR_UNSUP = 0x80000001
 INFO_EXPORT, INFO_BLOCK_SIZE = 0, 3
 
 FLAG_HAS_FLAGS, FLAG_READ_ONLY, FLAG_FLUSH, FLAG_FUA = 1, 2, 4, 8
+FLAG_MULTI_CONN = 256
 
 CMD_READ, CMD_WRITE, CMD_DISC, CMD_FLUSH = 0, 1, 2, 3
+CMD_WRITE_ZEROES, CMD_BLOCK_STATUS = 6, 7
 
 MIB = 1024 * 1024
 
@@ -94,6 +99,84 @@ class Client:
             raise
         finally:
             self.proc.stdout.close()
+
+
+def receive(sock, length):
+    data = bytearray()
+    while len(data) < length:
+        chunk = sock.recv(length - len(data))
+        if not chunk:
+            raise EOFError
+        data += chunk
+    return data
+
+
+class Peer:
+    """A client on a Unix socket that does what it is told, step by step"""
+
+    def __init__(self, address):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(SOON)
+        self.sock.connect(address)
+        receive(self.sock, 18)
+        # fixed newstyle, no zeroes
+        self.sock.sendall(struct.pack('>I', 3))
+
+    def send_option(self, opt, data=b''):
+        self.sock.sendall(struct.pack('>QII', OPTION_MAGIC, opt, len(data)) +
+                          data)
+
+    def option(self, opt, data=b''):
+        """The replies, each as its type and its data"""
+        self.send_option(opt, data)
+        replies = []
+        while not replies or replies[-1][0] in (REP_SERVER, REP_INFO,
+                                                REP_META):
+            _, _, kind, length = struct.unpack('>QIII', receive(self.sock, 20))
+            replies.append((kind, bytes(receive(self.sock, length))))
+        return replies
+
+    @staticmethod
+    def string(text):
+        return struct.pack('>I', len(text)) + text.encode()
+
+    def choose(self, export, opt=OPT_GO):
+        """INFO or GO. The flags of the export, or the error message"""
+        replies = self.option(opt, self.string(export) +
+                              struct.pack('>HH', 1, INFO_BLOCK_SIZE))
+        if replies[-1][0] != REP_ACK:
+            return replies[-1][1].decode()
+        return [struct.unpack('>HQH', data)[2] for kind, data in replies
+                if kind == REP_INFO and data[:2] == b'\0\0'][0]
+
+    def contexts(self, export, *queries, opt=OPT_SET_META):
+        """The metadata contexts that the server agrees to, and their ids"""
+        replies = self.option(opt, self.string(export) +
+                              struct.pack('>I', len(queries)) +
+                              b''.join(map(self.string, queries)))
+        return {data[4:].decode(): struct.unpack('>I', data[:4])[0]
+                for kind, data in replies if kind == REP_META}
+
+    def request(self, kind, offset=0, length=0, data=b''):
+        self.sock.sendall(struct.pack('>IHHQQI', REQUEST_MAGIC, 0, kind, kind,
+                                      offset, length or len(data)) + data)
+
+    def answer(self, length=0):
+        """Which type of request was answered, without structured replies"""
+        magic, error, cookie = struct.unpack('>IIQ', receive(self.sock, 16))
+        assert magic == SIMPLE_REPLY_MAGIC and error == 0
+        receive(self.sock, length)
+        return cookie
+
+    def alive(self):
+        try:
+            self.request(CMD_READ, 0, 512)
+            return self.answer(512) == CMD_READ
+        except (OSError, EOFError):
+            return False
+
+    def close(self):
+        self.sock.close()
 
 
 class NbdMock:
@@ -190,21 +273,11 @@ class NbdMock:
             pass
         sock.close()
 
-    @staticmethod
-    def _recv(sock, length):
-        data = bytearray()
-        while len(data) < length:
-            chunk = sock.recv(length - len(data))
-            if not chunk:
-                raise EOFError
-            data += chunk
-        return data
-
     def _negotiate(self, sock):
         """True if the client has chosen the export"""
         # fixed newstyle, no zeroes
         sock.sendall(struct.pack('>QQH', NBDMAGIC, OPTION_MAGIC, 3))
-        self._recv(sock, 4)
+        receive(sock, 4)
         flags = self.flags | FLAG_HAS_FLAGS
 
         def reply(kind, data=b''):
@@ -212,8 +285,8 @@ class NbdMock:
                                      len(data)) + data)
 
         while True:
-            _, opt, length = struct.unpack('>QII', self._recv(sock, 16))
-            self._recv(sock, length)
+            _, opt, length = struct.unpack('>QII', receive(sock, 16))
+            receive(sock, length)
             if opt == OPT_EXPORT_NAME:
                 sock.sendall(struct.pack('>QH', self.size, flags))
                 return True
@@ -233,8 +306,8 @@ class NbdMock:
     def _request(self, sock):
         """False if it was the last"""
         _, _, kind, cookie, offset, length = struct.unpack(
-            '>IHHQQI', self._recv(sock, 28))
-        data = self._recv(sock, length) if kind == CMD_WRITE else b''
+            '>IHHQQI', receive(sock, 28))
+        data = receive(sock, length) if kind == CMD_WRITE else b''
         mode = self.mode
         self.requests.append(kind)
         if kind == CMD_DISC:
