@@ -11,6 +11,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/option.h"
 #include "qobject/qdict.h"
+#include "block/block-io.h"
 #include "block/pvs/ahead.h"
 #include "block/pvs/cache.h"
 #include "block/pvs/image-open.h"
@@ -68,20 +69,31 @@ static bool read_outage_action(StoreOptions *o, QemuOpts *opts, Error **errp)
     return true;
 }
 
-static bool read_pool_options(PvsPoolOptions *o, QemuOpts *opts, Error **errp)
+bool pvs_read_store_options(StoreOptions *s, QemuOpts *opts, Error **errp)
 {
-    StoreOptions *s = &o->store;
     g_autofree char *why = NULL;
 
     store_options_default(s);
     s->request_timeout = qemu_opt_get_number(opts, "request-timeout",
                                              s->request_timeout);
-    s->hedge_after = qemu_opt_get_number(opts, "hedge-after", s->hedge_after);
+    if (qemu_opt_find(opts, "hedge-after")) {
+        s->hedge_after = qemu_opt_get_number(opts, "hedge-after", 0);
+    } else if (s->hedge_after >= s->request_timeout) {
+        s->hedge_after = s->request_timeout / 2;
+    }
     s->probe_interval = qemu_opt_get_number(opts, "probe-interval",
                                             s->probe_interval);
     s->outage_wait = qemu_opt_get_number(opts, "outage-wait", s->outage_wait);
     if (!store_options_check(s, &why)) {
         error_setg(errp, "%s", why);
+        return false;
+    }
+    return read_outage_action(s, opts, errp);
+}
+
+static bool read_pool_options(PvsPoolOptions *o, QemuOpts *opts, Error **errp)
+{
+    if (!pvs_read_store_options(&o->store, opts, errp)) {
         return false;
     }
     o->connections = qemu_opt_get_number(opts, "connections", 0);
@@ -94,7 +106,7 @@ static bool read_pool_options(PvsPoolOptions *o, QemuOpts *opts, Error **errp)
     o->far = !pvs_has_guest();
     o->length = qemu_opt_get(opts, "size")
                 ? (int64_t)qemu_opt_get_size(opts, "size", 0) : -1;
-    return read_outage_action(s, opts, errp);
+    return true;
 }
 
 static bool check_size(PvsPoolOptions *o, const char *root, Error **errp)

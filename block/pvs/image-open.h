@@ -17,4 +17,7 @@ int GRAPH_UNLOCKED pvs_image_open(BlockDriverState *bs, QDict *options,
                                   int flags, Error **errp);
 void GRAPH_UNLOCKED pvs_image_close(BlockDriverState *bs);
 
+/* Timeouts, and what to do in an outage; bounded */
+bool pvs_read_store_options(StoreOptions *s, QemuOpts *opts, Error **errp);
+
 #endif /* BLOCK_PVS_IMAGE_OPEN_H */

@@ -125,6 +125,13 @@ void pvs_query(BlockDriverState *bs, VdiskInfo *all)
     PvsInfo *info;
     PvsStoreInfoList **tail;
 
+    if (s->priv) {
+        all->pvs = g_new0(PvsInfo, 1);
+        pvs_private_query(s->priv, all->pvs);
+        all->pvs->has_stops_on_error =
+            stops_on_error(bs, &all->pvs->stops_on_error);
+        return;
+    }
     if (!img) {
         return;
     }
@@ -160,10 +167,10 @@ ImageInfoSpecific *pvs_get_specific_info(BlockDriverState *bs, Error **errp)
     }
     info = g_new0(ImageInfoSpecific, 1);
     pvs = g_new0(ImageInfoSpecificPvs, 1);
-    pvs->role = PVS_ROLE_CACHE;
+    pvs->role = s->is_private ? PVS_ROLE_COPY : PVS_ROLE_CACHE;
     pvs->vdisk = g_strdup(h->base.name);
     pvs->version = h->base.version;
-    pvs->verity_root = pvs_root_hex(h->base.root);
+    pvs->verity_root = s->is_private ? NULL : pvs_root_hex(h->base.root);
     pvs->desktop = vdisk_desktop(&s->layer);
     pvs->has_assigned_version = h->assigned.name[0];
     pvs->assigned_version = h->assigned.version;

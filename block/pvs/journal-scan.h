@@ -16,7 +16,7 @@ typedef struct JournalScan {
     const JournalHeader *h;     /* the caller's */
     JournalTail next;           /* the head so far; epoch: of the last record */
     uint64_t records;           /* valid ones */
-    uint64_t durable;           /* highest sequence that they or the header say */
+    uint64_t durable;           /* highest sequence that these or h say */
 
     /* If the last record is a start: the head as it was before */
     bool ends_with_start;

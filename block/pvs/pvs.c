@@ -18,7 +18,7 @@
 
 static const char *const pvs_strong_runtime_opts[] = {
     "mode", "stores.", "vdisk", "version", "size", "verity-tree.",
-    "verity-root", "host-cache", NULL
+    "verity-root", "host-cache", "journal.", "durability", NULL
 };
 
 static bool is_pvs(BlockDriverState *bs);
@@ -38,6 +38,13 @@ PvsImage *pvs_image_of(BlockDriverState *bs)
     return is_pvs(bs) && s->image ? pvs_image(s->image->bs) : NULL;
 }
 
+PvsPrivate *pvs_private_of(BlockDriverState *bs)
+{
+    BDRVPvsState *s = bs->opaque;
+
+    return is_pvs(bs) ? s->priv : NULL;
+}
+
 /* The layer */
 
 static int coroutine_fn GRAPH_RDLOCK
@@ -48,6 +55,10 @@ pvs_co_read_base(BlockDriverState *bs, int64_t offset, int64_t bytes,
     int64_t size, n;
     int ret = 0;
 
+    if (s->priv) {
+        return pvs_private_co_read_base(s->priv, offset, bytes, qiov,
+                                        qiov_offset);
+    }
     if (!s->image) {
         return -EIO;
     }
@@ -90,7 +101,9 @@ static bool open_layer(BlockDriverState *bs, QDict *options, int flags,
         return false;
     }
     if (vdisk_layer_open(&s->layer, bs, &pvs_layer_ops,
-                         VDISK_ROLE_WRITE_CACHE, flags, errp) < 0) {
+                         s->is_private ? VDISK_ROLE_LOCAL_COPY
+                                       : VDISK_ROLE_WRITE_CACHE,
+                         flags, errp) < 0) {
         return false;
     }
     s->layer.remote_base = true;
@@ -98,18 +111,25 @@ static bool open_layer(BlockDriverState *bs, QDict *options, int flags,
     return true;
 }
 
-/* The options of the node itself */
-static bool take_options(BDRVPvsState *s, QDict *options, Error **errp)
+static bool take_mode(BDRVPvsState *s, QDict *options, Error **errp)
 {
     Error *err = NULL;
+    int mode = qapi_enum_parse(&PvsMode_lookup,
+                               qdict_get_try_str(options, "mode"),
+                               PVS_MODE_STANDARD, &err);
 
-    qapi_enum_parse(&PvsMode_lookup, qdict_get_try_str(options, "mode"),
-                    PVS_MODE_STANDARD, &err);
     if (err) {
         error_propagate(errp, err);
         return false;
     }
     qdict_del(options, "mode");
+    s->is_private = mode == PVS_MODE_PRIVATE;
+    return true;
+}
+
+/* The options of the node itself */
+static bool take_options(BDRVPvsState *s, QDict *options, Error **errp)
+{
     if (s->has_layer) {
         return vdisk_take_pooled_options(&s->layer, options, errp);
     }
@@ -155,7 +175,11 @@ static void GRAPH_UNLOCKED pvs_close(BlockDriverState *bs)
 {
     BDRVPvsState *s = bs->opaque;
 
-    if (s->has_layer) {
+    if (s->priv) {
+        pvs_private_close(s->priv);
+        s->priv = NULL;
+        vdisk_layer_close(&s->layer);
+    } else if (s->has_layer) {
         vdisk_pooled_stop(&s->layer);
         vdisk_layer_close(&s->layer);
     } else if (s->layer.bs) {
@@ -179,11 +203,44 @@ static bool GRAPH_UNLOCKED open_all(BlockDriverState *bs, QDict *options,
     return open_image(bs, errp);
 }
 
+static int GRAPH_UNLOCKED open_private(BlockDriverState *bs, QDict *options,
+                                       int flags, Error **errp)
+{
+    BDRVPvsState *s = bs->opaque;
+
+    if (!has_file(options)) {
+        error_setg(errp, "A private vDisk needs 'file', its local copy");
+        return -EINVAL;
+    }
+    if (!(flags & BDRV_O_RDWR)) {
+        error_setg(errp, "A private vDisk cannot be opened read-only");
+        return -EACCES;
+    }
+    if (!open_layer(bs, options, flags, errp)) {
+        return -EINVAL;
+    }
+    s->priv = pvs_private_open(bs, &s->layer, options, flags, errp);
+    if (!s->priv) {
+        vdisk_layer_close(&s->layer);
+        return -EINVAL;
+    }
+    bs->total_sectors = s->layer.header.virtual_size / BDRV_SECTOR_SIZE;
+    bs->supported_zero_flags = BDRV_REQ_MAY_UNMAP | BDRV_REQ_NO_FALLBACK;
+    pvs_resume_register();
+    return 0;
+}
+
 static int GRAPH_UNLOCKED pvs_open(BlockDriverState *bs, QDict *options,
                                    int flags, Error **errp)
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (!take_mode(s, options, errp)) {
+        return -EINVAL;
+    }
+    if (s->is_private) {
+        return open_private(bs, options, flags, errp);
+    }
     if (has_file(options)) {
         if (!open_layer(bs, options, flags, errp)) {
             return -EINVAL;
@@ -242,8 +299,18 @@ pvs_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
                BlockReopenQueue *queue, uint64_t perm, uint64_t shared,
                uint64_t *nperm, uint64_t *nshared)
 {
-    if (role & BDRV_CHILD_PRIMARY) {
+    BDRVPvsState *s = bs->opaque;
+
+    if (role & (BDRV_CHILD_PRIMARY | BDRV_CHILD_METADATA)) {
         bdrv_default_perms(bs, c, role, queue, perm, shared, nperm, nshared);
+        return;
+    }
+    if (s->is_private) {
+        /* Nobody else writes to the store (J9); inactive, we do not either */
+        bool active = !(bs->open_flags & BDRV_O_INACTIVE);
+
+        *nperm = active ? BLK_PERM_CONSISTENT_READ | BLK_PERM_WRITE : 0;
+        *nshared = active ? BLK_PERM_CONSISTENT_READ : BLK_PERM_ALL;
         return;
     }
     *nperm = BLK_PERM_CONSISTENT_READ;
@@ -256,6 +323,9 @@ static void pvs_drain_begin(BlockDriverState *bs)
     BDRVPvsState *s = bs->opaque;
 
     GRAPH_RDLOCK_GUARD_MAINLOOP();
+    if (s->priv) {
+        pvs_private_drain_begin(s->priv);
+    }
     if (s->image) {
         pvs_image_drain_begin(pvs_image(s->image->bs));
     }
@@ -266,6 +336,9 @@ static void pvs_drain_end(BlockDriverState *bs)
     BDRVPvsState *s = bs->opaque;
 
     GRAPH_RDLOCK_GUARD_MAINLOOP();
+    if (s->priv) {
+        pvs_private_drain_end(s->priv);
+    }
     if (s->image) {
         pvs_image_drain_end(pvs_image(s->image->bs));
     }
@@ -280,6 +353,10 @@ pvs_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        return pvs_private_co_preadv(s->priv, offset, bytes, qiov,
+                                     qiov_offset);
+    }
     if (!s->has_layer) {
         return bdrv_co_preadv_part(s->image, offset, bytes, qiov, qiov_offset,
                                    0);
@@ -294,6 +371,10 @@ pvs_co_pwritev_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        return pvs_private_co_pwritev(s->priv, offset, bytes, qiov,
+                                      qiov_offset);
+    }
     return vdisk_layer_co_pwritev(&s->layer, offset, bytes, qiov, qiov_offset);
 }
 
@@ -303,6 +384,10 @@ pvs_co_pwrite_zeroes(BlockDriverState *bs, int64_t offset, int64_t bytes,
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        return pvs_private_co_zero(s->priv, offset, bytes,
+                                   flags & BDRV_REQ_MAY_UNMAP);
+    }
     return vdisk_layer_co_zero(&s->layer, offset, bytes,
                                flags & BDRV_REQ_MAY_UNMAP);
 }
@@ -312,6 +397,9 @@ pvs_co_pdiscard(BlockDriverState *bs, int64_t offset, int64_t bytes)
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        return pvs_private_co_zero(s->priv, offset, bytes, true);
+    }
     return vdisk_layer_co_zero(&s->layer, offset, bytes, true);
 }
 
@@ -319,6 +407,9 @@ static int coroutine_fn GRAPH_RDLOCK pvs_co_flush(BlockDriverState *bs)
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        return pvs_private_co_flush(s->priv);
+    }
     return s->has_layer ? vdisk_layer_co_flush(&s->layer) : 0;
 }
 
@@ -329,6 +420,10 @@ pvs_co_block_status(BlockDriverState *bs, bool want_zero, int64_t offset,
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        *pnum = bytes;
+        return BDRV_BLOCK_DATA;
+    }
     if (s->has_layer) {
         return vdisk_layer_co_block_status(&s->layer, offset, bytes, pnum, map,
                                            file);
@@ -353,6 +448,10 @@ pvs_co_truncate(BlockDriverState *bs, int64_t offset, bool exact,
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        error_setg(errp, "A private vDisk has the size that its store has");
+        return -ENOTSUP;
+    }
     if (!s->has_layer || prealloc != PREALLOC_MODE_OFF ||
         offset < s->layer.header.virtual_size) {
         error_setg(errp, "A streamed disk can only grow, and without "
@@ -379,7 +478,8 @@ static bool GRAPH_RDLOCK pvs_admit_client(BlockDriverState *bs,
 {
     BDRVPvsState *s = bs->opaque;
 
-    return !s->has_layer || vdisk_admit_client(&s->layer, exp, errp);
+    return !s->has_layer || s->priv ||
+           vdisk_admit_client(&s->layer, exp, errp);
 }
 
 static void coroutine_fn GRAPH_RDLOCK
@@ -387,8 +487,10 @@ pvs_co_invalidate_cache(BlockDriverState *bs, Error **errp)
 {
     BDRVPvsState *s = bs->opaque;
 
-    if (s->has_layer) {
-        vdisk_layer_co_reload(&s->layer, bs->open_flags, errp);
+    if (s->has_layer &&
+        vdisk_layer_co_reload(&s->layer, bs->open_flags, errp) == 0 &&
+        s->priv) {
+        pvs_private_co_activate(s->priv, errp);
     }
 }
 
@@ -396,6 +498,9 @@ static int GRAPH_RDLOCK pvs_inactivate(BlockDriverState *bs)
 {
     BDRVPvsState *s = bs->opaque;
 
+    if (s->priv) {
+        return pvs_private_inactivate(s->priv);
+    }
     return s->has_layer && !bdrv_is_read_only(bs)
            ? vdisk_saved_suspend(&s->layer) : 0;
 }

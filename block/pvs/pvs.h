@@ -3,6 +3,7 @@
  *
  *   with file:  front end --> pvs (layer: what the desktop wrote) --> pvs-image
  *   without:    NBD export -> pvs (a relay, read-only)            --> pvs-image
+ *   private:    front end --> pvs (layer: the local copy), see private.h
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -12,6 +13,7 @@
 
 #include "block/vdisk/layer.h"
 #include "block/pvs/image.h"
+#include "block/pvs/private.h"
 
 typedef struct BDRVPvsState {
     /* Without a file only what query-vdisks needs of it is there */
@@ -21,6 +23,10 @@ typedef struct BDRVPvsState {
     /* Main loop; NULL in tools that look at the file only */
     BdrvChild *image;
     QDict *image_options;       /* for any version: with %v and %r in them */
+
+    /* Private image mode; then there is no image */
+    bool is_private;
+    PvsPrivate *priv;
 } BDRVPvsState;
 
 extern const VdiskLayerOps pvs_layer_ops;

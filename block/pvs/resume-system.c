@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
+#include "block/pvs/private.h"
 #include "block/pvs/resume.h"
 #include "block/pvs/tree.h"
 #include "system/block-backend.h"
@@ -24,7 +25,7 @@ bool pvs_has_guest(void)
 }
 
 /* Would its reads fail again at once? */
-static bool must_wait(PvsImage *img)
+static bool image_must_wait(PvsImage *img)
 {
     bool wait;
 
@@ -33,6 +34,18 @@ static bool must_wait(PvsImage *img)
     }
     return wait || pvs_pool_fails_at_once(img->stores) ||
            (img->tree && pvs_pool_fails_at_once(pvs_tree_pool(img->tree)));
+}
+
+/* Did requests of this node fail for want of a store, and is that over? */
+static bool GRAPH_RDLOCK failed_for_us(BlockDriverState *bs)
+{
+    PvsPrivate *p = pvs_private_of(bs);
+    PvsImage *img = pvs_image_of(bs);
+
+    if (p) {
+        return qatomic_read(&p->gave_up) && !pvs_private_must_wait(p);
+    }
+    return img && qatomic_read(&img->gave_up) && !image_must_wait(img);
 }
 
 /*
@@ -45,14 +58,12 @@ static bool GRAPH_RDLOCK may_resume(void)
 
     for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
         BlockDriverState *bs = blk_bs(blk);
-        PvsImage *img;
 
         if (!bs || !blk_iostatus_is_enabled(blk) ||
             blk_iostatus(blk) == BLOCK_DEVICE_IO_STATUS_OK) {
             continue;
         }
-        img = pvs_image_of(bs);
-        if (!img || !qatomic_read(&img->gave_up) || must_wait(img)) {
+        if (!failed_for_us(bs)) {
             return false;
         }
         ours = true;
@@ -65,9 +76,13 @@ static void resume(void)
     for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
         BlockDriverState *bs = blk_bs(blk);
         PvsImage *img = bs ? pvs_image_of(bs) : NULL;
+        PvsPrivate *p = bs ? pvs_private_of(bs) : NULL;
 
         if (img) {
             qatomic_set(&img->gave_up, false);
+        }
+        if (p) {
+            qatomic_set(&p->gave_up, false);
         }
         blk_iostatus_reset(blk);
     }

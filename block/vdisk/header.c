@@ -101,6 +101,7 @@ const char *vdisk_role_driver(VdiskRole role)
         return "mcs";
     case VDISK_ROLE_WRITE_CACHE:
     case VDISK_ROLE_HOST_CACHE:
+    case VDISK_ROLE_LOCAL_COPY:
         return "pvs";
     default:
         return NULL;
@@ -252,7 +253,7 @@ static bool check_version(const VdiskImageName *image, VdiskRole role,
         return false;
     }
     /* A cache of the host is known by its root hash, or by its name alone */
-    if (role == VDISK_ROLE_WRITE_CACHE && !image->version) {
+    if (role != VDISK_ROLE_HOST_CACHE && !image->version) {
         *why = g_strdup("the vDisk's version is missing");
         return false;
     }
@@ -302,8 +303,8 @@ static bool check_images(const VdiskHeader *h, char **why)
     }
     if (!h->base.name[0]) {
         bad = "the name of its vDisk is missing";
-    } else if (h->assigned.name[0] && h->role == VDISK_ROLE_HOST_CACHE) {
-        bad = "a host's cache cannot take another version";
+    } else if (h->assigned.name[0] && h->role != VDISK_ROLE_WRITE_CACHE) {
+        bad = "only a write cache can take another version";
     } else if (h->assigned.name[0] &&
                !g_str_equal(h->assigned.name, h->base.name)) {
         bad = "a version of another vDisk is assigned";
@@ -351,6 +352,9 @@ static const char *bad_kind(const VdiskHeader *h)
     }
     if (h->role == VDISK_ROLE_HOST_CACHE && h->lifetime != VDISK_DEDICATED) {
         return "a host's cache must be dedicated";
+    }
+    if (h->role == VDISK_ROLE_LOCAL_COPY && h->lifetime != VDISK_DEDICATED) {
+        return "a local copy must be dedicated";
     }
     return NULL;
 }

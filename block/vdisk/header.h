@@ -31,6 +31,7 @@ typedef enum VdiskRole {
     VDISK_ROLE_MCS = 1,         /* mcs: a differencing disk */
     VDISK_ROLE_WRITE_CACHE = 2, /* pvs: what a desktop writes; pooled */
     VDISK_ROLE_HOST_CACHE = 3,  /* pvs: a version on its host; dedicated */
+    VDISK_ROLE_LOCAL_COPY = 4,  /* pvs: of a private vDisk; dedicated */
 } VdiskRole;
 
 typedef enum VdiskLifetime {

@@ -367,6 +367,20 @@ layer_co_write_new(VdiskLayer *l, int64_t offset, int64_t bytes,
     return ret;
 }
 
+int coroutine_fn vdisk_layer_co_put(VdiskLayer *l, uint64_t first,
+                                    uint64_t end, void *buf)
+{
+    int64_t bytes = (end - first) * VDISK_GRANULE;
+    QEMUIOVector qiov = QEMU_IOVEC_INIT_BUF(qiov, buf, bytes);
+    int ret = layer_co_write_data(l, first * VDISK_GRANULE, bytes, &qiov, 0);
+
+    if (ret >= 0) {
+        /* Only now: until the granules are whole, others read the base (L3) */
+        vdisk_map_set(&l->map, first, end - first, VDISK_STATE_DATA);
+    }
+    return ret;
+}
+
 /* May the disk change? If not, why: lost writes, or a state it belongs to */
 static int coroutine_fn GRAPH_RDLOCK layer_co_before_change(VdiskLayer *l)
 {

@@ -51,6 +51,7 @@ static bool layer_check_role(VdiskLayer *l, Error **errp)
         [VDISK_ROLE_MCS] = "a differencing disk",
         [VDISK_ROLE_WRITE_CACHE] = "the write cache of a streamed vDisk",
         [VDISK_ROLE_HOST_CACHE] = "a host's cache of a streamed vDisk",
+        [VDISK_ROLE_LOCAL_COPY] = "the local copy of a private vDisk",
     };
     VdiskRole role = l->header.role;
 
@@ -62,6 +63,9 @@ static bool layer_check_role(VdiskLayer *l, Error **errp)
     if (role == VDISK_ROLE_HOST_CACHE) {
         error_append_hint(errp, "It is named by the option host-cache of the "
                           "driver '%s'.\n", vdisk_role_driver(role));
+    } else if (role == VDISK_ROLE_LOCAL_COPY) {
+        error_append_hint(errp, "Open it with the driver '%s' and "
+                          "mode=private.\n", vdisk_role_driver(role));
     } else {
         error_append_hint(errp, "Open it with the driver '%s'.\n",
                           vdisk_role_driver(role));

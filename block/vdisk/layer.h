@@ -193,6 +193,13 @@ vdisk_layer_co_pwritev(VdiskLayer *l, int64_t offset, int64_t bytes,
                        QEMUIOVector *qiov, size_t qiov_offset);
 
 /*
+ * Write whole granules, @first up to but not including @end, which the caller
+ * holds; @buf has zeros where the last one is behind the end of the disk.
+ */
+int coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_put(VdiskLayer *l, uint64_t first, uint64_t end, void *buf);
+
+/*
  * Put the range into state zero and, with @punch, give back the space. -ENOTSUP
  * unless the range consists of granules, or ends with the disk.
  */

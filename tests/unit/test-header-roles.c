@@ -11,7 +11,7 @@
 static void test_round_trip_streamed(void)
 {
     static const VdiskRole roles[] = {
-        VDISK_ROLE_WRITE_CACHE, VDISK_ROLE_HOST_CACHE,
+        VDISK_ROLE_WRITE_CACHE, VDISK_ROLE_HOST_CACHE, VDISK_ROLE_LOCAL_COPY,
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(roles); i++) {
@@ -100,6 +100,7 @@ static void test_probe(void)
     CU_ASSERT_STRING_EQUAL(vdisk_role_driver(VDISK_ROLE_MCS), "mcs");
     CU_ASSERT_STRING_EQUAL(vdisk_role_driver(VDISK_ROLE_WRITE_CACHE), "pvs");
     CU_ASSERT_STRING_EQUAL(vdisk_role_driver(VDISK_ROLE_HOST_CACHE), "pvs");
+    CU_ASSERT_STRING_EQUAL(vdisk_role_driver(VDISK_ROLE_LOCAL_COPY), "pvs");
     CU_ASSERT_PTR_NULL(vdisk_role_driver(0));
 }
 
@@ -145,6 +146,10 @@ static void test_roles(void)
     REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, lifetime, VDISK_POOLED);
     REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, assigned, h_.base);
     REFUSE_STREAMED(VDISK_ROLE_HOST_CACHE, assigned.root[3], 1);
+
+    REFUSE_STREAMED(VDISK_ROLE_LOCAL_COPY, base.version, 0);
+    REFUSE_STREAMED(VDISK_ROLE_LOCAL_COPY, lifetime, VDISK_POOLED);
+    REFUSE_STREAMED(VDISK_ROLE_LOCAL_COPY, assigned, h_.base);
 
     h = streamed(VDISK_ROLE_HOST_CACHE);
     h.base.version = 0;
@@ -277,6 +282,10 @@ static bool is_bounded(const VdiskHeader *h)
         ok &= h->lifetime == VDISK_DEDICATED &&
               vdisk_name_valid(h->base.name, &why) && !h->assigned.name[0];
         break;
+    case VDISK_ROLE_LOCAL_COPY:
+        ok &= h->lifetime == VDISK_DEDICATED && h->base.version &&
+              vdisk_name_valid(h->base.name, &why) && !h->assigned.name[0];
+        break;
     default:
         ok = false;
     }
@@ -326,7 +335,7 @@ static void test_damaged(void)
     int taken = 0, unbounded = 0, changed = 0;
 
     for (int i = 0; i < rounds; i++) {
-        VdiskRole role = i % 3 + 1;
+        VdiskRole role = i % 4 + 1;
         VdiskHeader h = role == VDISK_ROLE_MCS ? sample() : streamed(role);
         uint8_t buf[VDISK_HEADER_BYTES];
         VdiskHeader out, again;

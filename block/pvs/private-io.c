@@ -1,0 +1,351 @@
+/*
+ * pvs, private image mode: requests
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/memalign.h"
+#include "qemu/units.h"
+#include "block/block-io.h"
+#include "block/pvs/private.h"
+#include "block/vdisk/graph.h"
+
+/* Zeros in one record; so that a closed epoch is shipped in pieces */
+#define ZERO_RECORD     (1 * GiB)
+
+/* Waiting for the store */
+
+bool pvs_private_must_wait(PvsPrivate *p)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->waits.drains || p->state == PRIVATE_FENCED ||
+           (p->state != PRIVATE_READY &&
+            p->outage_action != STORE_OUTAGE_WAIT &&
+            pvs_now() >= p->away_since + p->outage_wait);
+}
+
+/* Until when a read may wait for the store; ns. Caller holds the lock. */
+static int64_t wait_limit(PvsPrivate *p)
+{
+    int64_t until = pvs_waits_limit(&p->waits);
+
+    if (p->outage_action != STORE_OUTAGE_WAIT) {
+        until = MIN(until, MAX(p->away_since + p->outage_wait, 0));
+    }
+    return until;
+}
+
+/* The session once the store is ready; 0 if the request must not wait longer */
+static uint64_t coroutine_fn GRAPH_RDLOCK wait_session(PvsPrivate *p)
+{
+    uint64_t session = pvs_private_session(p);
+
+    if (session) {
+        return session;
+    }
+    vdisk_graph_co_release();
+    qemu_mutex_lock(&p->waits.lock);
+    while (p->state == PRIVATE_AWAY) {
+        PvsWaiter w = {};
+        int64_t until = wait_limit(p);
+
+        if (pvs_now() >= until) {
+            break;
+        }
+        pvs_co_wait(&p->waits, &w, until);
+    }
+    session = p->state == PRIVATE_READY ? p->session : 0;
+    qemu_mutex_unlock(&p->waits.lock);
+    if (!session) {
+        qatomic_set(&p->gave_up, true);
+    }
+    vdisk_graph_co_retake();
+    return session;
+}
+
+/* Reading the store */
+
+/* Granules that are held, and their content on its way into the local copy */
+typedef struct Fill {
+    PvsPrivate *p;
+    VdiskHold hold;
+    uint64_t first, end;        /* granules */
+    uint8_t *buf;
+} Fill;
+
+static void coroutine_fn fill_end(Fill *f)
+{
+    vdisk_layer_co_release(f->p->layer, &f->hold);
+    qemu_vfree(f->buf);
+    g_free(f);
+}
+
+static void coroutine_fn fill_entry(void *opaque)
+{
+    Fill *f = opaque;
+    BlockDriverState *bs = f->p->bs;
+
+    WITH_GRAPH_RDLOCK_GUARD() {
+        /* If it fails, they are read from the store again */
+        vdisk_layer_co_put(f->p->layer, f->first, f->end, f->buf);
+    }
+    fill_end(f);
+    bdrv_dec_in_flight(bs);
+}
+
+/* The granules around the range, held; NULL if some of them are local by now */
+static Fill *coroutine_fn GRAPH_RDLOCK fill_begin(PvsPrivate *p, int64_t offset,
+                                                  int64_t bytes)
+{
+    Fill *f = g_new0(Fill, 1);
+
+    f->p = p;
+    f->first = offset / VDISK_GRANULE;
+    f->end = vdisk_granules(offset + bytes);
+    vdisk_layer_co_hold(p->layer, &f->hold, f->first, f->end);
+    if (!vdisk_map_all(&p->layer->map, f->first, f->end - f->first,
+                       VDISK_STATE_BASE)) {
+        fill_end(f);
+        return NULL;
+    }
+    return f;
+}
+
+/* Read what is held from the store; zeros behind the end of the vDisk */
+static int coroutine_fn GRAPH_RDLOCK fill_read(Fill *f, uint64_t session)
+{
+    PvsPrivate *p = f->p;
+    int64_t offset = f->first * VDISK_GRANULE;
+    int64_t whole = (f->end - f->first) * VDISK_GRANULE;
+    int64_t bytes = MIN(whole, p->virtual_size - offset);
+    int ret;
+
+    if (!f->buf) {
+        f->buf = qemu_blockalign(p->store->bs, whole);
+    }
+    memset(f->buf + bytes, 0, whole - bytes);
+    ret = bdrv_co_pread(p->store, offset, bytes, f->buf, 0);
+    if (ret < 0) {
+        pvs_private_store_failed(p, session, ret);
+    }
+    return MIN(ret, 0);
+}
+
+/* Again and again, until it is read or it must not wait any longer */
+static int coroutine_fn GRAPH_RDLOCK fill_read_waiting(Fill *f)
+{
+    uint64_t session;
+
+    while ((session = wait_session(f->p))) {
+        if (fill_read(f, session) >= 0) {
+            return 0;
+        }
+    }
+    return -EIO;
+}
+
+int coroutine_fn pvs_private_co_read_base(PvsPrivate *p, int64_t offset,
+                                          int64_t bytes, QEMUIOVector *qiov,
+                                          size_t qiov_offset)
+{
+    Fill *f = fill_begin(p, offset, bytes);
+    int ret;
+
+    if (!f) {
+        /* Another read has fetched it: it does not become base again */
+        return vdisk_layer_co_preadv(p->layer, offset, bytes, qiov,
+                                     qiov_offset);
+    }
+    ret = fill_read_waiting(f);
+    if (ret < 0) {
+        fill_end(f);
+        return ret;
+    }
+    qemu_iovec_from_buf(qiov, qiov_offset,
+                        f->buf + (offset - f->first * VDISK_GRANULE), bytes);
+    /* Kept for the next one; nobody waits for that */
+    bdrv_inc_in_flight(p->bs);
+    aio_co_schedule(qemu_get_current_aio_context(),
+                    qemu_coroutine_create(fill_entry, f));
+    return 0;
+}
+
+int64_t coroutine_fn pvs_private_co_localize(PvsPrivate *p, int64_t offset,
+                                             int64_t bytes)
+{
+    uint64_t session = pvs_private_session(p);
+    VdiskState state;
+    uint64_t first = offset / VDISK_GRANULE;
+    uint64_t run = vdisk_map_run(&p->layer->map, first,
+                                 vdisk_granules(bytes), &state);
+    Fill *f;
+    int ret;
+
+    if (state != VDISK_STATE_BASE) {
+        return run * VDISK_GRANULE;
+    }
+    if (!session) {
+        return -ENOTCONN;
+    }
+    f = fill_begin(p, offset, MIN(run * VDISK_GRANULE,
+                                  p->virtual_size - offset));
+    if (!f) {
+        return 0;
+    }
+    run = f->end - f->first;
+    ret = fill_read(f, session);
+    if (ret >= 0) {
+        ret = vdisk_layer_co_put(p->layer, f->first, f->end, f->buf);
+    }
+    fill_end(f);
+    return ret < 0 ? ret : run * VDISK_GRANULE;
+}
+
+/* Requests */
+
+static bool is_fenced(PvsPrivate *p)
+{
+    return qatomic_read(&p->state) == PRIVATE_FENCED;
+}
+
+/* The next part of the request, from one place; returns its length */
+static int64_t coroutine_fn GRAPH_RDLOCK
+read_part(PvsPrivate *p, int64_t offset, int64_t bytes, QEMUIOVector *qiov,
+          size_t qiov_offset)
+{
+    PvsJournal *j = &p->journal;
+    JournalExtent e;
+    JournalPin pin;
+    int ret = 0;
+
+    WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
+        journal_index_find(j->index, offset, bytes, &e);
+        if (e.seq && e.pos != JOURNAL_POS_ZERO) {
+            pvs_journal_pin(j, &pin, e.pos);
+        }
+    }
+    if (!e.seq) {
+        ret = vdisk_layer_co_preadv(p->layer, offset, e.length, qiov,
+                                    qiov_offset);
+    } else if (e.pos == JOURNAL_POS_ZERO) {
+        qemu_iovec_memset(qiov, qiov_offset, 0, e.length);
+    } else {
+        ret = pvs_journal_co_read(j, e.pos, e.length, qiov, qiov_offset);
+        WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
+            pvs_journal_unpin(j, &pin);
+        }
+    }
+    return ret < 0 ? ret : (int64_t)e.length;
+}
+
+int coroutine_fn pvs_private_co_preadv(PvsPrivate *p, int64_t offset,
+                                       int64_t bytes, QEMUIOVector *qiov,
+                                       size_t qiov_offset)
+{
+    while (bytes > 0) {
+        int64_t n = is_fenced(p) ? -EIO
+                                 : read_part(p, offset, bytes, qiov,
+                                             qiov_offset);
+
+        if (n < 0) {
+            return n;
+        }
+        offset += n;
+        qiov_offset += n;
+        bytes -= n;
+    }
+    return 0;
+}
+
+/* A write that failed in a drain is repeated by the device: note that it was */
+static int append_result(PvsPrivate *p, int ret)
+{
+    if (ret < 0 && !qatomic_read(&p->journal.broken)) {
+        qatomic_set(&p->gave_up, true);
+    }
+    return ret;
+}
+
+int coroutine_fn pvs_private_co_pwritev(PvsPrivate *p, int64_t offset,
+                                        int64_t bytes, QEMUIOVector *qiov,
+                                        size_t qiov_offset)
+{
+    int64_t max = journal_payload_max(p->journal.ring_size);
+    int ret = 0;
+
+    if (offset + bytes > p->virtual_size) {
+        return -ENOSPC;     /* a format on top that tries to grow its file */
+    }
+    while (bytes > 0 && ret >= 0) {
+        int64_t n = MIN(bytes, max);
+
+        ret = is_fenced(p) ? -EIO
+              : pvs_journal_co_append(&p->journal, JOURNAL_WRITE, offset, n,
+                                      qiov, qiov_offset, false);
+        offset += n;
+        qiov_offset += n;
+        bytes -= n;
+    }
+    return append_result(p, ret);
+}
+
+int coroutine_fn pvs_private_co_zero(PvsPrivate *p, int64_t offset,
+                                     int64_t bytes, bool unmap)
+{
+    int ret = 0;
+
+    while (bytes > 0 && ret >= 0) {
+        int64_t n = MIN(bytes, ZERO_RECORD);
+
+        ret = is_fenced(p) ? -EIO
+              : pvs_journal_co_append(&p->journal, JOURNAL_ZERO, offset, n,
+                                      NULL, 0, unmap);
+        offset += n;
+        bytes -= n;
+    }
+    return append_result(p, ret);
+}
+
+/*
+ * durability=store: until the tail is past all that this flush covers. Losing
+ * the store ends the wait: the journal has it (J10).
+ */
+static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p, uint64_t pos)
+{
+    vdisk_graph_co_release();
+    qemu_mutex_lock(&p->waits.lock);
+    while (p->state == PRIVATE_READY && !p->lagging && !p->journal.broken &&
+           p->journal.tail_pos < pos) {
+        PvsWaiter w = {};
+        int64_t until = pvs_waits_limit(&p->waits);
+
+        if (pvs_now() >= until) {
+            break;
+        }
+        pvs_co_wait(&p->waits, &w, until);
+    }
+    qemu_mutex_unlock(&p->waits.lock);
+    vdisk_graph_co_retake();
+}
+
+int coroutine_fn pvs_private_co_flush(PvsPrivate *p)
+{
+    uint64_t pos = 0;
+    int ret;
+
+    if (is_fenced(p)) {
+        return -EIO;
+    }
+    ret = pvs_journal_co_flush(&p->journal);
+    if (ret >= 0 && p->store_durability) {
+        WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
+            JournalEpoch *e = QSIMPLEQ_LAST(&p->journal.epochs, JournalEpoch,
+                                            next);
+
+            pos = e && e->closed ? e->end.pos : 0;
+        }
+        wait_shipped(p, pos);
+    }
+    return ret;
+}

@@ -1,0 +1,411 @@
+/*
+ * pvs, private image mode: the store, its connection and its label
+ *
+ * A session is a connection whose label was found to be ours. It ends with the
+ * first error of any request. Requests are bound to the connection that was
+ * looked at, so that none of them can go out on another one.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/cutils.h"
+#include "qemu/guest-random.h"
+#include "qemu/main-loop.h"
+#include "qemu/memalign.h"
+#include "qobject/qdict.h"
+#include "block/block-io.h"
+#include "block/nbd.h"
+#include "block/qdict.h"
+#include "block/pvs/private.h"
+#include "trace.h"
+
+/* Open */
+
+static bool GRAPH_RDLOCK is_exclusive_kind(BlockDriverState *bs, bool nbd)
+{
+    static const char *const kinds[] = { "file", "host_device", NULL };
+    const char *driver = bs->drv->format_name;
+
+    /* Only test programs have drivers of their own */
+    return nbd || g_strv_contains(kinds, driver) ||
+           g_str_has_prefix(driver, "test-");
+}
+
+static bool tune_nbd(PvsPrivate *p, QDict *options, Error **errp)
+{
+    static const char *const ours[] = {
+        "reconnect-delay", "reconnect-interval", "open-timeout",
+        "connect-timeout", "io-timeout", "size", "exclusive", NULL
+    };
+
+    for (int i = 0; ours[i]; i++) {
+        if (qdict_haskey(options, ours[i])) {
+            error_setg(errp, "'%s' of an NBD store is set by pvs", ours[i]);
+            return false;
+        }
+    }
+    qdict_put_int(options, "reconnect-delay", 0);
+    qdict_put_int(options, "reconnect-interval", p->probe_interval);
+    qdict_put_int(options, "connect-timeout", p->request_timeout);
+    qdict_put_int(options, "io-timeout", p->request_timeout);
+    qdict_put_bool(options, "exclusive", true);
+    qdict_put_int(options, "size", label_offset(p->virtual_size) + LABEL_BYTES);
+    return true;
+}
+
+static char *name_of(const QDict *options)
+{
+    const char *export = qdict_get_try_str(options, "export") ?: "";
+    const char *path = qdict_get_try_str(options, "server.path");
+    const char *host = qdict_get_try_str(options, "server.host");
+    const char *port = qdict_get_try_str(options, "server.port");
+
+    if (path) {
+        return g_strdup_printf("nbd+unix:///%s?socket=%s", export, path);
+    }
+    if (host && port) {
+        return g_strdup_printf("nbd://%s:%s/%s", host, port, export);
+    }
+    return g_strdup(qdict_get_try_str(options, "filename") ?:
+                    qdict_get_str(options, "driver"));
+}
+
+static BdrvChild *GRAPH_UNLOCKED attach(PvsPrivate *p, QDict *options,
+                                        Error **errp)
+{
+    ERRP_GUARD();
+    BlockDriverState *store;
+    BdrvChild *child;
+    bool ok;
+
+    store = bdrv_open(NULL, NULL, qdict_clone_shallow(options), BDRV_O_RDWR,
+                      errp);
+    if (!store) {
+        return NULL;
+    }
+    bdrv_graph_rdlock_main_loop();
+    ok = is_exclusive_kind(store, p->nbd);
+    bdrv_graph_rdunlock_main_loop();
+    if (!ok) {
+        error_setg(errp, "The store of a private vDisk is an NBD export or a "
+                   "local file");
+        error_append_hint(errp, "Only these promise that nobody else writes "
+                          "to it.\n");
+        bdrv_unref(store);
+        return NULL;
+    }
+    bdrv_graph_wrlock();
+    child = bdrv_attach_child(p->bs, store, "store", &child_of_bds,
+                              BDRV_CHILD_DATA, errp);
+    bdrv_graph_wrunlock();
+    return child;
+}
+
+/* What is not NBD is there or not when the node is opened */
+static bool check_length(PvsPrivate *p, Error **errp)
+{
+    int64_t wanted = label_offset(p->virtual_size) + LABEL_BYTES;
+    int64_t length;
+
+    bdrv_graph_rdlock_main_loop();
+    length = bdrv_getlength(p->store->bs);
+    bdrv_graph_rdunlock_main_loop();
+    if (length == wanted) {
+        return true;
+    }
+    error_setg(errp, "The store %s has %" PRId64 " bytes instead of %" PRId64,
+               p->store_name, length, wanted);
+    error_append_hint(errp, "The image of a private vDisk has the vDisk's size "
+                      "(%" PRId64 "), rounded up to 4096, and 4096 bytes "
+                      "more.\n", p->virtual_size);
+    return false;
+}
+
+bool pvs_private_open_store(PvsPrivate *p, QDict *options, Error **errp)
+{
+    g_autoptr(QDict) rest = NULL;
+    QDict *sub;
+    const char *driver;
+    bool ok;
+
+    qdict_extract_subqdict(options, &rest, "stores.");
+    qdict_extract_subqdict(rest, &sub, "0.");
+    driver = qdict_get_try_str(sub, "driver");
+    if (qdict_size(rest) || !driver) {
+        error_setg(errp, "A private vDisk has exactly one store, which is "
+                   "given inline, with its 'driver'");
+        qobject_unref(sub);
+        return false;
+    }
+    p->nbd = g_str_equal(driver, "nbd");
+    p->store_name = name_of(sub);
+    ok = !p->nbd || tune_nbd(p, sub, errp);
+    if (ok) {
+        p->store = attach(p, sub, errp);
+        ok = p->store && check_length(p, errp);
+    }
+    qobject_unref(sub);
+    return ok;
+}
+
+/* State */
+
+uint64_t pvs_private_session(PvsPrivate *p)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->state == PRIVATE_READY ? p->session : 0;
+}
+
+/* Caller holds the lock */
+static void set_state(PvsPrivate *p, PrivateState state, const char *reason)
+{
+    if (p->state == PRIVATE_READY && state != PRIVATE_READY) {
+        p->away_since = pvs_now();
+        p->lagging = true;
+    }
+    p->state = state;
+    g_free(p->reason);
+    p->reason = g_strdup(reason);
+    if (state == PRIVATE_READY) {
+        p->session++;
+    }
+    pvs_wake_all(&p->waits);
+    qemu_bh_schedule(p->bh);
+}
+
+void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    if (p->state == PRIVATE_READY && p->session == session) {
+        set_state(p, PRIVATE_AWAY, strerror(-error));
+    }
+}
+
+bool pvs_private_store_same(PvsPrivate *p, uint64_t session)
+{
+    uint64_t connection;
+
+    WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
+        if (p->state != PRIVATE_READY || p->session != session) {
+            return false;
+        }
+        connection = p->connection;
+    }
+    return !p->nbd ||
+           (nbd_is_connected(p->store->bs) &&
+            nbd_connection_generation(p->store->bs) == connection);
+}
+
+/* The label */
+
+static int coroutine_fn GRAPH_RDLOCK read_label(PvsPrivate *p, Label *l,
+                                                char **why)
+{
+    uint8_t *buf = qemu_blockalign(p->store->bs, LABEL_BYTES);
+    int ret = bdrv_co_pread(p->store, label_offset(p->virtual_size),
+                            LABEL_BYTES, buf, 0);
+
+    if (ret >= 0 && !label_decode(l, buf, why)) {
+        ret = -EINVAL;
+    }
+    qemu_vfree(buf);
+    return MIN(ret, 0);
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+write_label(PvsPrivate *p, const JournalLabel *id, bool closed)
+{
+    uint8_t *buf = qemu_blockalign(p->store->bs, LABEL_BYTES);
+    Label l = {
+        .id = *id,
+        .closed = closed,
+        .virtual_size = p->virtual_size,
+        .version = p->journal.header.version,
+    };
+    int ret;
+
+    pstrcpy(l.vdisk, sizeof(l.vdisk), p->journal.header.vdisk);
+    label_encode(&l, buf);
+    ret = bdrv_co_pwrite(p->store, label_offset(p->virtual_size), LABEL_BYTES,
+                         buf, 0);
+    if (ret >= 0) {
+        ret = bdrv_co_flush(p->store->bs);
+    }
+    qemu_vfree(buf);
+    return MIN(ret, 0);
+}
+
+static void note_intent(JournalHeader *h, const void *opaque)
+{
+    h->intent = *(const JournalLabel *)opaque;
+}
+
+static void note_label(JournalHeader *h, const void *opaque)
+{
+    h->label = *(const JournalLabel *)opaque;
+    h->intent = (JournalLabel) {};
+}
+
+/* The intent goes to disk first: a half-done change is then known as ours */
+static int coroutine_fn GRAPH_RDLOCK
+change_label(PvsPrivate *p, const JournalLabel *id, bool is_intent)
+{
+    int ret = is_intent ? 0 : pvs_journal_co_change_header(&p->journal,
+                                                           note_intent, id);
+
+    if (ret >= 0) {
+        ret = write_label(p, id, false);
+    }
+    return ret < 0 ? ret : pvs_journal_co_change_header(&p->journal, note_label,
+                                                        id);
+}
+
+/* Make the label ours, for this opening */
+static int coroutine_fn GRAPH_RDLOCK adopt(PvsPrivate *p, const Label *l)
+{
+    const JournalHeader *h = &p->journal.header;
+    JournalLabel id = l->id;
+    int ret;
+
+    if (journal_label_is_set(&id) && journal_label_same(&id, &h->intent)) {
+        /*
+         * Half done last time: the store may have it in a cache only. If it
+         * forgot it later, nobody would know the old one any more.
+         */
+        ret = change_label(p, &id, true);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (!journal_label_is_set(&id)) {
+        qemu_guest_getrandom_nofail(id.content, sizeof(id.content));
+    }
+    id.writer++;
+    qemu_guest_getrandom_nofail(id.nonce, sizeof(id.nonce));
+    ret = change_label(p, &id, false);
+    if (ret >= 0) {
+        p->adopted = true;
+    }
+    return ret;
+}
+
+int coroutine_fn pvs_private_co_set_closed(PvsPrivate *p, uint64_t session,
+                                           bool closed)
+{
+    JournalLabel id = p->journal.header.label;
+    int ret;
+
+    if (p->closed_label == closed) {
+        return 0;
+    }
+    ret = pvs_private_store_same(p, session) ? write_label(p, &id, closed)
+                                             : -ENOTCONN;
+    if (ret >= 0 && !pvs_private_store_same(p, session)) {
+        ret = -ENOTCONN;
+    }
+    if (ret < 0) {
+        pvs_private_store_failed(p, session, ret);
+        return ret;
+    }
+    p->closed_label = closed;
+    return 0;
+}
+
+/* Connecting */
+
+/* Requests go out on connection @connection only; 0: on any */
+static void bind_connection(PvsPrivate *p, uint64_t connection)
+{
+    if (p->nbd) {
+        nbd_bind_connection(p->store->bs, connection);
+    }
+}
+
+/* Read the label of one connection, in *@l, to which requests are bound */
+static int coroutine_fn GRAPH_RDLOCK look(PvsPrivate *p, Label *l, char **why)
+{
+    int ret;
+
+    bind_connection(p, 0);
+    ret = read_label(p, l, why);
+    if (ret < 0 || !p->nbd) {
+        return ret;
+    }
+    /* It may have been another connection: read it on the one that is bound */
+    p->connection = nbd_connection_generation(p->store->bs);
+    bind_connection(p, p->connection);
+    return read_label(p, l, why);
+}
+
+static int coroutine_fn GRAPH_RDLOCK connect_store(PvsPrivate *p, char **why)
+{
+    LabelQuestion q = {
+        .h = &p->journal.header,
+        .first = !p->adopted,
+        .take_over = p->take_over,
+        .empty = p->was_empty,
+    };
+    Label l;
+    int ret = look(p, &l, why);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (label_judge(&q, &l, why) == LABEL_FENCED) {
+        return -ESTALE;
+    }
+    p->closed_label = l.closed && p->adopted;
+    return p->adopted ? 0 : adopt(p, &l);
+}
+
+static void connected(PvsPrivate *p, int ret, const char *why)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    if (ret >= 0) {
+        set_state(p, PRIVATE_READY, NULL);
+    } else if (ret == -ESTALE) {
+        set_state(p, PRIVATE_FENCED, why);
+    } else if (!p->reason || strcmp(p->reason, why ?: strerror(-ret))) {
+        set_state(p, PRIVATE_AWAY, why ?: strerror(-ret));
+    }
+}
+
+/* True if it is worth another look in a while */
+static bool coroutine_fn store_step(PvsPrivate *p)
+{
+    g_autofree char *why = NULL;
+    uint64_t session = pvs_private_session(p);
+    int ret = 0;
+
+    if (session) {
+        if (!pvs_private_store_same(p, session)) {
+            pvs_private_store_failed(p, session, -ENOTCONN);
+        }
+        return true;
+    }
+    WITH_GRAPH_RDLOCK_GUARD() {
+        ret = connect_store(p, &why);
+    }
+    trace_pvs_private_connect(p->bs, p->store_name, ret, why ?: "");
+    connected(p, ret, why);
+    return ret != -ESTALE;
+}
+
+void coroutine_fn pvs_private_store_entry(void *opaque)
+{
+    PvsPrivate *p = opaque;
+    bool more = true;
+
+    while (more && pvs_private_co_begin(p, &p->store_sleep)) {
+        more = store_step(p);
+        pvs_private_end(p);
+        if (more && !p->closing) {
+            qemu_co_sleep_ns_wakeable(&p->store_sleep, QEMU_CLOCK_REALTIME,
+                                      p->probe_interval * SCALE_MS);
+        }
+    }
+    p->coroutines--;
+    aio_wait_kick();
+}

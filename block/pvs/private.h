@@ -1,0 +1,170 @@
+/*
+ * pvs, private image mode: one desktop writes a vDisk that is on a store
+ *
+ *   write --> reconnect buffer --> (replay) --> store, local copy
+ *   read  --> reconnect buffer, else local copy, else store
+ *
+ * All in the background runs in the main loop, as coroutines that stop for
+ * drains. A read that needs the store while it is away, and a write while the
+ * buffer is full, let go of the graph lock and wait as wait.h says.
+ *
+ * Lock: waits.lock, for all that is not said to be something else's. Lock
+ * order: the layer's granule holds, the journal's locks.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef BLOCK_PVS_PRIVATE_H
+#define BLOCK_PVS_PRIVATE_H
+
+#include "block/vdisk/layer.h"
+#include "block/pvs/journal.h"
+#include "block/pvs/label.h"
+#include "block/pvs/store.h"
+
+typedef struct PvsInfo PvsInfo;
+
+typedef enum PrivateState {
+    PRIVATE_AWAY,               /* the store is not there, or not known yet */
+    PRIVATE_READY,              /* it is, and its label is ours */
+    PRIVATE_FENCED,             /* somebody else's: for good */
+} PrivateState;
+
+typedef struct PvsPrivate {
+    /* Never changed after open */
+    BlockDriverState *bs;
+    VdiskLayer *layer;          /* the local copy */
+    int64_t virtual_size;       /* bytes */
+    bool store_durability;
+    bool take_over;
+    bool nbd;
+    char *store_name;
+    BdrvChild *store;
+    int64_t request_timeout, probe_interval;    /* ms */
+    int64_t outage_wait;        /* ns */
+    StoreOutageAction outage_action;
+
+    PvsWaits waits;
+    PvsJournal journal;
+
+    PrivateState state;
+    uint64_t session;           /* counts how often it became ready */
+    uint64_t connection;        /* of the NBD client, of this session */
+    bool adopted;               /* the label is ours since this opening */
+    bool closed_label;          /* the label says that the store has it all */
+    bool was_empty;             /* the journal, when it was opened */
+    int64_t away_since;         /* ns */
+    char *reason;               /* why it is away or fenced; or NULL */
+    bool lagging;               /* durability: flushes do not wait */
+    bool gave_up;               /* atomic; a request failed for want of it */
+    unsigned buffer_level;      /* percent that was told last */
+    uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
+
+    /* Main loop only */
+    bool running;               /* the background */
+    bool closing;
+    unsigned coroutines;
+    QemuCoSleep store_sleep, replay_sleep;
+    QEMUTimer *break_timer;
+    QEMUBH *bh;                 /* tells what has changed */
+    bool outage_told;
+    PrivateState told_state;
+    Error *blocker;             /* of migration, while there is a lag */
+    QLIST_ENTRY(PvsPrivate) all;
+} PvsPrivate;
+
+/* private.c */
+
+/* Options of private mode out of @options. @bs has its layer open. */
+PvsPrivate *GRAPH_UNLOCKED
+pvs_private_open(BlockDriverState *bs, VdiskLayer *layer, QDict *options,
+                 int flags, Error **errp);
+void GRAPH_UNLOCKED pvs_private_close(PvsPrivate *p);
+
+/* Recover the journal and begin to work; the node is active from now on */
+int coroutine_fn GRAPH_RDLOCK pvs_private_co_activate(PvsPrivate *p,
+                                                      Error **errp);
+/* The node is about to be inactive. -EBUSY while there is a lag (J12). */
+int GRAPH_RDLOCK pvs_private_inactivate(PvsPrivate *p);
+
+void pvs_private_drain_begin(PvsPrivate *p);
+void pvs_private_drain_end(PvsPrivate *p);
+
+/*
+ * Work in the background: false if there is none to do any more. Begin waits
+ * until the node is not drained; a drain waits for the end.
+ */
+bool coroutine_fn pvs_private_co_begin(PvsPrivate *p, QemuCoSleep *sleep);
+void pvs_private_end(PvsPrivate *p);
+
+/* Would a request that fails now fail for want of the store again? */
+bool pvs_private_must_wait(PvsPrivate *p);
+
+/* private-io.c */
+
+int coroutine_fn GRAPH_RDLOCK
+pvs_private_co_preadv(PvsPrivate *p, int64_t offset, int64_t bytes,
+                      QEMUIOVector *qiov, size_t qiov_offset);
+int coroutine_fn GRAPH_RDLOCK
+pvs_private_co_pwritev(PvsPrivate *p, int64_t offset, int64_t bytes,
+                       QEMUIOVector *qiov, size_t qiov_offset);
+int coroutine_fn GRAPH_RDLOCK
+pvs_private_co_zero(PvsPrivate *p, int64_t offset, int64_t bytes, bool unmap);
+int coroutine_fn GRAPH_RDLOCK pvs_private_co_flush(PvsPrivate *p);
+
+/* The layer's base: the store, and what is read of it is kept */
+int coroutine_fn GRAPH_RDLOCK
+pvs_private_co_read_base(PvsPrivate *p, int64_t offset, int64_t bytes,
+                         QEMUIOVector *qiov, size_t qiov_offset);
+
+/*
+ * Make granules from @offset on local, at most @bytes. Returns how many bytes
+ * are now, or -errno. Does not wait for a store that is away.
+ */
+int64_t coroutine_fn GRAPH_RDLOCK
+pvs_private_co_localize(PvsPrivate *p, int64_t offset, int64_t bytes);
+
+/* private-store.c */
+
+bool GRAPH_UNLOCKED pvs_private_open_store(PvsPrivate *p, QDict *options,
+                                           Error **errp);
+
+/* The coroutine that keeps the connection, and looks at its label (J8) */
+void coroutine_fn pvs_private_store_entry(void *opaque);
+
+/* The session, or 0 if the store is not ready. Any thread. */
+uint64_t pvs_private_session(PvsPrivate *p);
+
+/*
+ * A request of @session failed, or its connection is gone. All that was sent in
+ * it and not flushed may be forgotten (J3).
+ */
+void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error);
+
+/* Is the connection still the one whose label was read? */
+bool pvs_private_store_same(PvsPrivate *p, uint64_t session);
+
+/* Note in the label whether the store has everything. 0 or -errno. */
+int coroutine_fn GRAPH_RDLOCK
+pvs_private_co_set_closed(PvsPrivate *p, uint64_t session, bool closed);
+
+/* replay.c */
+
+void coroutine_fn pvs_private_replay_entry(void *opaque);
+
+/* Bytes of the vDisk that the store does not have durably; lock held */
+uint64_t pvs_private_lag_bytes(PvsPrivate *p);
+
+/* How long the oldest of them has been waiting; ms; lock held */
+uint64_t pvs_private_lag_ms(PvsPrivate *p);
+
+/* private-tell.c: what others are told. Main loop. */
+
+void pvs_private_tell(void *opaque);
+void pvs_private_unblock(PvsPrivate *p);
+void GRAPH_RDLOCK pvs_private_query(PvsPrivate *p, PvsInfo *info);
+
+/* pvs.c: the private vDisk of a node, or NULL. Main loop. */
+PvsPrivate *GRAPH_RDLOCK pvs_private_of(BlockDriverState *bs);
+
+#endif /* BLOCK_PVS_PRIVATE_H */

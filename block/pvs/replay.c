@@ -1,0 +1,400 @@
+/*
+ * pvs, private image mode: shipping the journal to the store
+ *
+ * One epoch after the other, as "Shipping" in docs/interop/reconnect-buffer.rst
+ * says. Each step below names what would break without it.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qemu/main-loop.h"
+#include "qemu/memalign.h"
+#include "qemu/units.h"
+#include "block/aio_task.h"
+#include "block/block-io.h"
+#include "block/pvs/private.h"
+#include "block/vdisk/graph.h"
+#include "trace.h"
+
+/* Requests to the store at once: what the NBD client has room for */
+#define SEND_TASKS      16
+/* One request to the store at most */
+#define SEND_BYTES      (1 * MiB)
+/* An epoch that the guest does not end is ended (J2) */
+#define EPOCH_AGE       (2 * NANOSECONDS_PER_SECOND)
+/* Nothing was written for so long: the header tells what is durable */
+#define QUIET           (1 * NANOSECONDS_PER_SECOND)
+#define TICK            (250 * SCALE_MS)
+
+/* A range of an epoch, with its newest content */
+typedef struct Piece {
+    AioTask task;
+    PvsPrivate *p;
+    JournalIndex *parts;        /* of the epoch */
+    int64_t offset, bytes;
+    bool zero, unmap;
+    uint64_t session;
+} Piece;
+
+typedef int coroutine_fn PieceFunc(Piece *piece);
+
+/* Read the content of a piece out of the journal; to be freed by qemu_vfree */
+static int coroutine_fn GRAPH_RDLOCK piece_read(Piece *piece, uint8_t **buf)
+{
+    PvsPrivate *p = piece->p;
+    int64_t at = 0;
+    int ret = 0;
+
+    *buf = qemu_blockalign(p->journal.child->bs, piece->bytes);
+    while (at < piece->bytes && ret >= 0) {
+        QEMUIOVector qiov;
+        JournalExtent e;
+        int64_t n = journal_index_find(piece->parts, piece->offset + at,
+                                       piece->bytes - at, &e);
+
+        qemu_iovec_init_buf(&qiov, *buf + at, n);
+        ret = pvs_journal_co_read(&p->journal, e.pos, n, &qiov, 0);
+        at += n;
+    }
+    if (ret < 0) {
+        pvs_journal_co_break(&p->journal, ret);
+    }
+    return MIN(ret, 0);
+}
+
+/* To the store */
+static int coroutine_fn GRAPH_RDLOCK piece_co_send(Piece *piece)
+{
+    PvsPrivate *p = piece->p;
+    uint8_t *buf = NULL;
+    int ret;
+
+    if (piece->zero) {
+        ret = bdrv_co_pwrite_zeroes(p->store, piece->offset, piece->bytes,
+                                    piece->unmap ? BDRV_REQ_MAY_UNMAP : 0);
+    } else {
+        ret = piece_read(piece, &buf);
+        if (ret >= 0) {
+            ret = bdrv_co_pwrite(p->store, piece->offset, piece->bytes, buf, 0);
+        }
+        qemu_vfree(buf);
+    }
+    if (ret < 0) {
+        pvs_private_store_failed(p, piece->session, ret);
+    }
+    return MIN(ret, 0);
+}
+
+/* Does the copy hold nothing of the granule, so that the store's counts? */
+static bool coroutine_fn GRAPH_RDLOCK is_base(VdiskLayer *l, uint64_t granule)
+{
+    VdiskHold hold;
+    bool base;
+
+    /* A fill that read the granule before it was sent has ended by then (J6) */
+    vdisk_layer_co_hold(l, &hold, granule, granule + 1);
+    base = vdisk_map_all(&l->map, granule, 1, VDISK_STATE_BASE);
+    vdisk_layer_co_release(l, &hold);
+    return base;
+}
+
+static int coroutine_fn GRAPH_RDLOCK copy_write(Piece *piece, int64_t offset,
+                                                int64_t bytes, uint8_t *buf)
+{
+    VdiskLayer *l = piece->p->layer;
+    QEMUIOVector qiov;
+
+    if (!buf && vdisk_layer_co_zero(l, offset, bytes, piece->unmap) == 0) {
+        return 0;
+    }
+    if (!buf) {
+        g_autofree uint8_t *zeros = g_malloc0(bytes);
+
+        qemu_iovec_init_buf(&qiov, zeros, bytes);
+        return vdisk_layer_co_pwritev(l, offset, bytes, &qiov, 0);
+    }
+    qemu_iovec_init_buf(&qiov, buf, bytes);
+    return vdisk_layer_co_pwritev(l, offset, bytes, &qiov, 0);
+}
+
+/* A part of one granule: only if the copy has the granule */
+static int coroutine_fn GRAPH_RDLOCK
+copy_part(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
+{
+    if (is_base(piece->p->layer, offset / VDISK_GRANULE)) {
+        return 0;
+    }
+    return copy_write(piece, offset, bytes, buf);
+}
+
+/* To the local copy: whole granules, and the parts of those that it has */
+static int coroutine_fn GRAPH_RDLOCK piece_co_copy(Piece *piece)
+{
+    int64_t end = piece->offset + piece->bytes;
+    int64_t from = MIN(ROUND_UP(piece->offset, VDISK_GRANULE), end);
+    int64_t to = MAX(QEMU_ALIGN_DOWN(end, VDISK_GRANULE), from);
+    uint8_t *buf = NULL;
+    int ret = piece->zero ? 0 : piece_read(piece, &buf);
+
+    if (ret >= 0 && from > piece->offset) {
+        ret = copy_part(piece, piece->offset, from - piece->offset, buf);
+    }
+    if (ret >= 0 && to > from) {
+        ret = copy_write(piece, from, to - from,
+                         buf ? buf + (from - piece->offset) : NULL);
+    }
+    if (ret >= 0 && end > to) {
+        ret = copy_part(piece, to, end - to,
+                        buf ? buf + (to - piece->offset) : NULL);
+    }
+    qemu_vfree(buf);
+    return MIN(ret, 0);
+}
+
+/* All pieces, several at once */
+
+typedef struct Task {
+    Piece piece;
+    PieceFunc *func;
+} Task;
+
+static int coroutine_fn GRAPH_RDLOCK task_entry(AioTask *task)
+{
+    Piece *piece = container_of(task, Piece, task);
+    PieceFunc *func = container_of(piece, Task, piece)->func;
+    int ret;
+
+    /* Each has the graph lock for itself, because some wait for holds */
+    vdisk_graph_co_retake();
+    ret = func(piece);
+    vdisk_graph_co_release();
+    return ret;
+}
+
+/* The next piece from @offset on: of one kind, and not too long */
+static bool next_piece(JournalIndex *parts, int64_t offset, int64_t end,
+                       Piece *piece)
+{
+    JournalExtent e;
+
+    do {
+        if (offset >= end) {
+            return false;
+        }
+        offset += journal_index_find(parts, offset, end - offset, &e);
+    } while (!e.seq);
+    piece->offset = e.offset;
+    piece->zero = e.pos == JOURNAL_POS_ZERO;
+    piece->unmap = e.unmap;
+    piece->bytes = e.length;
+    while (!piece->zero && piece->bytes < SEND_BYTES && offset < end) {
+        offset += journal_index_find(parts, offset, end - offset, &e);
+        if (!e.seq || e.pos == JOURNAL_POS_ZERO) {
+            break;
+        }
+        piece->bytes += e.length;
+    }
+    piece->bytes = MIN(piece->bytes, piece->zero ? 64 * MiB : SEND_BYTES);
+    return true;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+for_pieces(PvsPrivate *p, JournalIndex *parts, uint64_t session,
+           PieceFunc *func)
+{
+    AioTaskPool *pool;
+    int64_t offset = 0;
+    Piece next = {};
+    int ret;
+
+    vdisk_graph_co_release();
+    pool = aio_task_pool_new(SEND_TASKS);
+    while (aio_task_pool_status(pool) == 0 && !p->waits.drains &&
+           next_piece(parts, offset, p->virtual_size, &next)) {
+        Task *t = g_new0(Task, 1);
+
+        t->piece = next;
+        t->piece.task.func = task_entry;
+        t->piece.p = p;
+        t->piece.parts = parts;
+        t->piece.session = session;
+        t->func = func;
+        aio_task_pool_start_task(pool, &t->piece.task);
+        offset = next.offset + next.bytes;
+    }
+    aio_task_pool_wait_all(pool);
+    ret = aio_task_pool_status(pool);
+    if (ret == 0 && next_piece(parts, offset, p->virtual_size, &next)) {
+        ret = -EINTR;           /* a drain: the rest comes afterwards */
+    }
+    aio_task_pool_free(pool);
+    vdisk_graph_co_retake();
+    return ret;
+}
+
+/* Of each byte of the epoch the newest content (J2) */
+static JournalIndex *epoch_parts(const JournalEpoch *e)
+{
+    JournalIndex *parts = journal_index_new();
+
+    for (guint i = 0; i < e->entries->len; i++) {
+        const JournalEntry *n = &g_array_index(e->entries, JournalEntry, i);
+
+        journal_index_insert(parts, (JournalExtent) {
+            .offset = n->offset, .length = n->length, .pos = n->pos,
+            .seq = n->seq, .unmap = n->unmap,
+        });
+    }
+    return parts;
+}
+
+static void header_tail(JournalHeader *h, const void *opaque)
+{
+    h->tail = *(const JournalTail *)opaque;
+}
+
+static int coroutine_fn GRAPH_RDLOCK
+send_epoch(PvsPrivate *p, JournalEpoch *e, JournalIndex *parts,
+           uint64_t session)
+{
+    int ret;
+
+    /* Not before it is durable here: the store would be ahead of us (J4) */
+    ret = pvs_journal_co_make_durable(&p->journal, e->end.seq - 1);
+    if (ret >= 0) {
+        ret = pvs_private_co_set_closed(p, session, false);
+    }
+    if (ret >= 0) {
+        ret = for_pieces(p, parts, session, piece_co_send);
+    }
+    if (ret >= 0) {
+        /* A server that crashes forgets what was not flushed (J3) */
+        ret = bdrv_co_flush(p->store->bs);
+        if (ret < 0) {
+            pvs_private_store_failed(p, session, ret);
+        }
+    }
+    if (ret >= 0 && !pvs_private_store_same(p, session)) {
+        /* Another connection's flush vouches for nothing sent on this one */
+        pvs_private_store_failed(p, session, -ENOTCONN);
+        ret = -ENOTCONN;
+    }
+    return ret;
+}
+
+static int coroutine_fn GRAPH_RDLOCK ship_epoch(PvsPrivate *p, JournalEpoch *e,
+                                                uint64_t session)
+{
+    JournalIndex *parts = epoch_parts(e);
+    int ret = send_epoch(p, e, parts, session);
+
+    if (ret >= 0) {
+        ret = for_pieces(p, parts, session, piece_co_copy);
+    }
+    if (ret >= 0) {
+        /* The copy counts as soon as the journal does not: durable (J6) */
+        ret = vdisk_layer_co_flush(p->layer);
+    }
+    if (ret >= 0) {
+        /* Durable before the next epoch is sent, or space used again (J4) */
+        ret = pvs_journal_co_change_header(&p->journal, header_tail, &e->end);
+    }
+    trace_pvs_private_shipped(p->bs, e->number, e->bytes, ret);
+    if (ret >= 0) {
+        p->bytes_shipped += e->bytes;
+        p->epochs_shipped++;
+        pvs_journal_retire(&p->journal, e);
+    }
+    journal_index_free(parts);
+    return ret;
+}
+
+/* What is to be done */
+
+uint64_t pvs_private_lag_bytes(PvsPrivate *p)
+{
+    JournalEpoch *e;
+    uint64_t bytes = 0;
+
+    QSIMPLEQ_FOREACH(e, &p->journal.epochs, next) {
+        bytes += e->bytes;
+    }
+    return bytes;
+}
+
+uint64_t pvs_private_lag_ms(PvsPrivate *p)
+{
+    JournalEpoch *e = QSIMPLEQ_FIRST(&p->journal.epochs);
+
+    return e ? (pvs_now() - e->begun) / SCALE_MS : 0;
+}
+
+/* The oldest epoch, if it can be shipped; a session to do it in */
+static JournalEpoch *next_epoch(PvsPrivate *p, uint64_t *session)
+{
+    JournalEpoch *e;
+
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    *session = p->state == PRIVATE_READY ? p->session : 0;
+    e = QSIMPLEQ_FIRST(&p->journal.epochs);
+    if (e && !e->closed &&
+        (pvs_now() >= e->begun + EPOCH_AGE || p->journal.space_waiters)) {
+        pvs_journal_close_epoch(&p->journal);
+    }
+    if (!e && *session) {
+        p->lagging = false;
+    }
+    return e && e->closed && *session && !p->journal.broken ? e : NULL;
+}
+
+static void header_same(JournalHeader *h, const void *opaque)
+{
+}
+
+/* That the last flush was done has to be told, or rot could not be known */
+static int coroutine_fn GRAPH_RDLOCK tell_durable(PvsPrivate *p)
+{
+    bool due;
+
+    WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
+        due = p->journal.durable > p->journal.header.durable &&
+              p->journal.durable + 1 == p->journal.head.seq &&
+              pvs_now() > p->journal.changed_at + QUIET && !p->journal.broken;
+    }
+    return due ? pvs_journal_co_change_header(&p->journal, header_same, NULL)
+               : 0;
+}
+
+/* Returns whether there is more to do at once */
+static bool coroutine_fn GRAPH_RDLOCK replay_step(PvsPrivate *p)
+{
+    uint64_t session;
+    JournalEpoch *e = next_epoch(p, &session);
+
+    if (e) {
+        return ship_epoch(p, e, session) >= 0;
+    }
+    tell_durable(p);
+    return false;
+}
+
+void coroutine_fn pvs_private_replay_entry(void *opaque)
+{
+    PvsPrivate *p = opaque;
+
+    while (pvs_private_co_begin(p, &p->replay_sleep)) {
+        bool more;
+
+        WITH_GRAPH_RDLOCK_GUARD() {
+            more = replay_step(p);
+        }
+        pvs_private_end(p);
+        if (!more && !p->closing) {
+            qemu_co_sleep_ns_wakeable(&p->replay_sleep, QEMU_CLOCK_REALTIME,
+                                      TICK);
+        }
+    }
+    p->coroutines--;
+    aio_wait_kick();
+}
