@@ -253,7 +253,8 @@ static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
         .type = JOURNAL_START,
         .seq = j->head.seq,
         .link = j->head.link,
-        .durable = s->durable,
+        /* It may go over a start that was durable: not of itself */
+        .durable = MIN(s->durable, j->head.seq - 1),
     };
     uint8_t *buf = qemu_blockalign(j->child->bs, j->unit);
     JournalEpoch *last = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
