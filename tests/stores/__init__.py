@@ -2,7 +2,7 @@
 """Stores that a version is read from, and what goes wrong with them.
 
     process   a server: started, stopped for sure, stopped and killed on the way
-    nbd       qemu-storage-daemon and nbdkit
+    nbd       qemu-storage-daemon, also with a volatile cache, and nbdkit
     far       HTTPS, iSCSI, NFS; ceph: Ceph
     netns     network namespaces with a link between them
     link      a proxy that delays, slows, stalls and cuts

@@ -4,7 +4,7 @@
 import json
 import os
 
-from .process import Store, answers, free_port, need, program
+from .process import OURS, Store, answers, free_port, need, program
 
 PSK_USER = 'desktop'
 
@@ -99,6 +99,51 @@ class StorageDaemon(NbdStore):
         return [program('storage-daemon/qemu-storage-daemon'),
                 '--blockdev', json.dumps(disk), *self.server_args(),
                 '--export', f'nbd,id=e,node-name=disk,name={self.export}']
+
+
+class VolatileStorageDaemon(StorageDaemon):
+    """A writable store with a volatile cache, volatile.c: kill() forgets what
+    was written and not flushed.
+
+    volatile   False: it is an ordinary store, whose writes the kernel keeps
+    exclusive  the export promises that a new writer comes in only when the
+               requests of the one before have ended
+    reading    the name of a second, read-only export of the same image
+    evict      of so many percent of what is written, the cache keeps nothing
+               back: any subset of it survives
+    """
+
+    name = 'volatile'
+
+    def __init__(self, image, tcp=False, volatile=True, exclusive=False,
+                 reading=None, evict=0, **more):
+        super().__init__(image, tcp, **more)
+        self.volatile = volatile
+        self.exclusive = exclusive
+        self.reading = reading
+        self.evict = evict
+
+    def env(self):
+        return {'LD_PRELOAD': str(OURS / 'tests/stores/volatile.so'),
+                'VOLATILE_IMAGE': str(self.image),
+                'VOLATILE_EVICT': str(self.evict)} if self.volatile else {}
+
+    def exports(self):
+        yield {'name': self.export, 'writable': True,
+               **({'exclusive': True} if self.exclusive else {})}
+        if self.reading:
+            yield {'name': self.reading, 'writable': False}
+
+    def argv(self):
+        disk = {'driver': self.format, 'node-name': 'disk', 'discard': 'unmap',
+                'file': {'driver': 'file', 'filename': str(self.image),
+                         'discard': 'unmap', 'aio': 'threads',
+                         'cache': {'direct': False}}}
+        exports = [a for n, e in enumerate(self.exports()) for a in (
+            '--export', json.dumps({'type': 'nbd', 'id': f'e{n}',
+                                    'node-name': 'disk', **e}))]
+        return [program('storage-daemon/qemu-storage-daemon'),
+                '--blockdev', json.dumps(disk), *self.server_args(), *exports]
 
 
 def flat(text):

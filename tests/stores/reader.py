@@ -15,10 +15,12 @@ from .damage import receive
 
 MAGIC, SIMPLE = 0x25609513, 0x67446698
 NO_ZEROES = 2
+READ, WRITE, FLUSH, TRIM, WRITE_ZEROES = 0, 1, 3, 4, 6
+FUA, NO_HOLE = 1, 2
 
 
 class ReadError(Exception):
-    """The server answered a read with an error; it is in .number."""
+    """The server answered with an error; it is in .number."""
 
     def __init__(self, number):
         super().__init__(f'error {number}')
@@ -39,15 +41,31 @@ class Connection:
         self.size, = struct.unpack('>Q2x', receive(self.sock, 10))
         self.cookie = 0
 
-    def read(self, offset, length):
+    def request(self, command, offset, length, data=b'', flags=0):
         self.cookie += 1
-        self.sock.sendall(struct.pack('>IHHQQI', MAGIC, 0, 0, self.cookie,
-                                      offset, length))
+        self.sock.sendall(struct.pack('>IHHQQI', MAGIC, flags, command,
+                                      self.cookie, offset, length) + data)
         magic, error, cookie = struct.unpack('>IIQ', receive(self.sock, 16))
         assert (magic, cookie) == (SIMPLE, self.cookie)
         if error:
             raise ReadError(error)
+
+    def read(self, offset, length):
+        self.request(READ, offset, length)
         return receive(self.sock, length)
+
+    def write(self, offset, data, fua=False):
+        self.request(WRITE, offset, len(data), data, FUA if fua else 0)
+
+    def zero(self, offset, length, hole=True):
+        self.request(WRITE_ZEROES, offset, length,
+                     flags=0 if hole else NO_HOLE)
+
+    def trim(self, offset, length):
+        self.request(TRIM, offset, length)
+
+    def flush(self):
+        self.request(FLUSH, 0, 0)
 
     def close(self):
         self.sock.close()
