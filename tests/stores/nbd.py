@@ -138,6 +138,7 @@ class VolatileStorageDaemon(StorageDaemon):
         disk = {'driver': self.format, 'node-name': 'disk', 'discard': 'unmap',
                 'file': {'driver': 'file', 'filename': str(self.image),
                          'discard': 'unmap', 'aio': 'threads',
+                         'locking': 'on',
                          'cache': {'direct': False}}}
         exports = [a for n, e in enumerate(self.exports()) for a in (
             '--export', json.dumps({'type': 'nbd', 'id': f'e{n}',
