@@ -83,11 +83,16 @@ class Trial:
 
 
 def seen(folder):
-    """Reads see what was not flushed; the image's file does not hold it."""
-    with Trial(folder) as t:
+    """Reads see what was not flushed, also through another export; the image's
+    file does not hold it."""
+    with Trial(folder, reading='look') as t:
         t.change()
         if t.content() != t.seen:
             return 'a read does not see what was written'
+        look = Connection(t.store.address, 'look')
+        if look.read(0, 64 * KIB) != t.seen[:64 * KIB]:
+            return 'another export does not see what was written'
+        look.close()
         if t.store.image.read_bytes() != t.durable:
             return 'the file holds what was not flushed'
         return None
