@@ -26,10 +26,10 @@ MIB = 1 << 20
 FILES, FILE_KIB = 4, 512
 # What the package itself brings: files of 1 MiB
 PAYLOAD = 6
-# In seconds: the interface is down; and the round in which the store is to
-# die rests so long between writing and making durable
+# In seconds: the interface is down; and at most for the host's word, between
+# writing and making durable, in the round in which the store is to die
 DOWN = 10
-REST = 3
+REST = 30
 
 CONTROL = """Package: {name}
 Version: {version}
@@ -57,7 +57,7 @@ systemctl enable --quiet --now systemd-networkd
 # $1 is "configure"; a direct write is acknowledged, and not durable before sync
 UPGRADE = """#!/bin/bash
 set -e
-exec 3>/dev/virtio-ports/{port}
+exec 3<>/dev/virtio-ports/{port}
 report() {{ echo "$*" >&3; }}
 
 restart_network() {{
@@ -84,7 +84,7 @@ for round in $(seq {rounds}); do
         dd if=/run/{name}/part of=$file bs={kib}k oflag=direct status=none
     done
     report written $round
-    if [ $round = {kill_round} ]; then sleep {rest}; else sleep 0.3; fi
+    if [ $round = {kill_round} ]; then read -r -t {rest} -u 3 || true; fi
     sync
     report durable $round
 done

@@ -4,15 +4,21 @@
 import pathlib
 import shutil
 import sys
+import time
 
 from daemon import STOCK_QEMU
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
-from stores.nbd import VolatileStorageDaemon    # noqa: E402
-from stores.process import program, run         # noqa: E402
+from stores.nbd import VolatileStorageDaemon            # noqa: E402
+from stores.process import StoreError, program, run     # noqa: E402
 
 # In seconds: longer than any outage here, so that a stock client waits
 RECONNECT = 600
+# In bytes: of the label behind a private vDisk; of its journal, and of what the
+# update window reserves of that
+LABEL = 4096
+JOURNAL = 256 << 20
+RESERVE = 128 << 20
 
 
 class Row:
@@ -20,9 +26,12 @@ class Row:
 
     master    raw image that the store's is made from
     volatile  False: the store forgets nothing, as a control
+
+    elsewhere: whether the image is booted in standard image mode in the end
     """
 
     qemu = STOCK_QEMU
+    elsewhere = False
 
     def __init__(self, master, folder, volatile=True):
         self.master = master
@@ -53,8 +62,12 @@ class Row:
     def nbd(self):
         return self.store.options(**{"reconnect-delay": RECONNECT})
 
+    def check_image(self):
+        """What is wrong with the image's format, or nothing."""
+        return ""
+
     def raw_image(self, path):
-        """What the store holds, as a raw image."""
+        """What the store holds, as a raw image. The store is not up."""
         shutil.move(self.image, path)
         return path
 
@@ -80,9 +93,63 @@ class NbdQcow2(Row):
     def disk(self):
         return {"driver": "qcow2", "node-name": "disk0", "file": self.nbd()}
 
+    def check_image(self):
+        try:
+            run(program("qemu-img"), "check", "-f", "qcow2", self.image)
+            return ""
+        except StoreError as error:
+            return str(error)
+
     def raw_image(self, path):
         run(program("qemu-img"), "convert", "-f", "qcow2", "-O", "raw", self.image, path)
         return path
 
 
-ROWS = {row.name: row for row in (NbdRaw, NbdQcow2)}
+class Pvs(Row):
+    """pvs in private image mode: one store, a local copy, a reconnect buffer."""
+
+    name = "pvs"
+    title = "pvs, private image mode"
+    qemu = program("qemu-system-x86_64")
+    elsewhere = True
+
+    def make_image(self):
+        super().make_image()
+        self.size = self.image.stat().st_size
+        with open(self.image, "r+b") as file:
+            file.truncate(self.size + LABEL)
+
+    def make_store(self, volatile):
+        return VolatileStorageDaemon(self.image, tcp=True, volatile=volatile, exclusive=True)
+
+    def prepare(self):
+        for role, size in (("copy", self.size), ("journal", JOURNAL)):
+            run(program("qemu-img"), "create", "-f", "pvs", "-o",
+                f"role={role},vdisk=debian,version=2", self.folder / f"{role}.pvs", size)
+
+    def disk(self):
+        files = {role: {"driver": "file", "filename": str(self.folder / f"{role}.pvs")}
+                 for role in ("copy", "journal")}
+        return {"driver": "pvs", "node-name": "disk0", "mode": "private", "vdisk": "debian",
+                "version": 2, "stores": [self.store.options()], "file": files["copy"],
+                "journal": files["journal"], "discard": "unmap"}
+
+    def before(self, guest, tell):
+        guest.job("vdisk-window-open", **{"node-name": "disk0", "reserve": RESERVE})
+        tell("the update window is open: the guest needs nothing from the network until it "
+             f"has written {RESERVE >> 20} MiB")
+
+    def after(self, guest, tell):
+        begin = time.monotonic()
+        guest.job("vdisk-window-close", **{"node-name": "disk0"})
+        guest.job("vdisk-drain", **{"node-name": "disk0"})
+        tell(f"the buffer is drained after {time.monotonic() - begin:.1f} s")
+
+    def raw_image(self, path):
+        path = super().raw_image(path)
+        with open(path, "r+b") as file:
+            file.truncate(self.size)
+        return path
+
+
+ROWS = {row.name: row for row in (NbdRaw, NbdQcow2, Pvs)}

@@ -10,7 +10,6 @@ between the rows of the table; see rows.py.
 import hashlib
 import json
 import pathlib
-import re
 import shutil
 import socket
 import subprocess
@@ -18,17 +17,19 @@ import sys
 import threading
 import time
 
+import outage
 import package
-from guest import Guest, GuestError, Lines
+from guest import Guest, GuestError
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
-from stores.process import StoreError, need, run        # noqa: E402
+from stores.nbd import StorageDaemon                            # noqa: E402
+from stores.process import StoreError, need, program, run       # noqa: E402
 
 # In seconds, what a slow machine is granted
 COMMAND = 300
 UPGRADE = 600
 # A guest that has made nothing durable for so long makes no progress
-SILENT = 20
+SILENT = 30
 # The partition of the guest's disk
 PARTITION = 1 << 20
 
@@ -68,6 +69,9 @@ class Reports:
                     self.on_line(line.strip())
         except OSError:
             pass
+
+    def say(self, line):
+        self.sock.sendall(f"{line}\n".encode())
 
     def when(self, text):
         """When the line came, or None."""
@@ -143,10 +147,14 @@ class Desktop(Guest):
         """Run one of QEMU's jobs to its end."""
         self.qmp.command(name, **{"job-id": name, **arguments})
         end = time.monotonic() + timeout
-        while self.qmp.command("query-jobs"):
+        while jobs := self.qmp.command("query-jobs"):
             if time.monotonic() > end:
-                raise GuestError(f"{name} does not end: {self.qmp.command('query-jobs')}")
+                raise GuestError(f"{name} does not end: {jobs}")
             time.sleep(0.1)
+        for event in self.qmp.log:
+            if event["event"] == "BLOCK_JOB_COMPLETED" and event["data"]["device"] == name \
+                    and "error" in event["data"]:
+                raise GuestError(f"{name}: {event['data']['error']}")
 
     def power_off(self):
         """From inside; QEMU stays, with the disk open."""
@@ -166,7 +174,7 @@ class Result:
 
     finished    dpkg's exit status, or what went wrong
     took        the upgrade, from its begin to its end
-    waited      the longest time for which it told nothing, since the kill
+    waited      the longest time in which it made nothing durable, since the kill
     away        the store
     alone       it ended before the store was back
     stops       how often the guest was stopped
@@ -174,7 +182,11 @@ class Result:
     before      how many files were durable when the store was killed
     told        how many files the guest was told are durable
     lost        the paths of those that the store's image does not hold
-    check       what e2fsck says against the file system, nothing if it is clean
+    lost_before those of them that were durable when the store was killed
+    check       what e2fsck says against the file system, and qemu-img check against
+                the image; nothing if they are clean
+    elsewhere   what a desktop in standard image mode says against the image, which
+                it streams; nothing if it has the upgrade; None: not tried
     """
 
     def __init__(self):
@@ -184,7 +196,9 @@ class Result:
         self.stops = []
         self.before = self.told = 0
         self.lost = []
+        self.lost_before = []
         self.check = ""
+        self.elsewhere = None
 
 
 class Upgrade:
@@ -223,6 +237,7 @@ class Upgrade:
     def work(self):
         with Desktop(self.row.qemu, self.row.disk(), self.folder / "console", self.how,
                      self.medium, self.on_line) as guest:
+            self.guest = guest
             self.tell(f"booted in {guest.wait_boot():.1f} s")
             self.install_old(guest)
             self.row.before(guest, self.tell)
@@ -256,6 +271,7 @@ class Upgrade:
         if line == f"written {self.script.kill_round}" and not self.killed:
             self.row.store.kill()
             self.killed = time.monotonic()
+            self.guest.reports.say("go on")
 
     def wait_line(self, text, guest):
         end = time.monotonic() + UPGRADE
@@ -298,22 +314,50 @@ class Upgrade:
         result.finished = status.get("exitcode", "a signal")
         result.stops = guest.pauses()
         result.took = reports.when("end") - reports.when("begin")
-        times = [self.killed, *(at for at, _ in reports.lines if at > self.killed)]
+        times = [self.killed, *(at for at, line in reports.lines
+                                if at > self.killed and line.startswith("durable"))]
         result.waited = max(b - a for a, b in zip(times, times[1:]))
         result.gap = self.beats.longest_gap()
-        result.before = len(reports.durable(self.killed))
+        self.before = reports.durable(self.killed)
+        result.before = len(self.before)
         self.durable = {**self.brought, **reports.durable()}
         result.told = len(self.durable)
         self.tell(f"the upgrade ended after {result.took:.0f} s with status {result.finished}; "
                   f"its longest wait was {result.waited:.1f} s")
 
     def look_at_image(self):
+        result = self.result
+        result.check = self.row.check_image()
         raw = self.row.raw_image(self.folder / "image.raw")
-        self.result.check = check_file_system(raw)
+        result.check = "\n".join(filter(None, [result.check, check_file_system(raw)]))
         held = sums(raw, self.folder / "held")
-        self.result.lost = sorted(p for p, s in self.durable.items() if held.get(p) != s)
-        self.tell(f"of {self.result.told} files that are durable, the store's image lacks "
-                  f"{len(self.result.lost)}; e2fsck says: {self.result.check or 'clean'}")
+        result.lost = sorted(p for p, s in self.durable.items() if held.get(p) != s)
+        result.lost_before = [p for p in result.lost if p in self.before]
+        self.tell(f"of {result.told} files that are durable the store's image lacks "
+                  f"{len(result.lost)}; its file system is {result.check or 'clean'}")
+        if self.row.elsewhere:
+            result.elsewhere = self.boot_elsewhere(raw)
+
+    def boot_elsewhere(self, raw):
+        """A pooled desktop streams the image in standard mode. What it says against
+        it, or nothing."""
+        cache = self.folder / "elsewhere.pvs"
+        run(program("qemu-img"), "create", "-f", "pvs", "-o", "role=cache,vdisk=debian,version=2",
+            cache, raw.stat().st_size)
+        with StorageDaemon(raw, tcp=True) as store, Guest(
+                program("qemu-system-x86_64"), outage.pvs_disk(cache, [store]),
+                self.folder / "elsewhere.console", self.how, errors="stop") as guest:
+            self.tell("elsewhere, streamed in standard image mode, the store's image booted in "
+                      f"{guest.wait_boot():.1f} s")
+            lines = "".join(f"{s}  {p}\n" for p, s in self.durable.items())
+            status, said = guest.run(
+                f"dpkg-query -W -f '${{Version}} ${{Status}}\n' {package.NAME} && "
+                f"dpkg -V {package.NAME} && sha256sum --quiet -c - 2>&1 <<END\n{lines}END\n",
+                COMMAND, check=False)
+            self.tell(f"there, {package.NAME} is {said.splitlines()[0] if said else 'missing'}")
+            said = said.removeprefix(f"{package.NEW} install ok installed\n")
+            return "\n".join([*said.splitlines(), *guest.disk_errors(),
+                              *([f"status {status}"] if status else [])])
 
 
 def check_file_system(raw):
