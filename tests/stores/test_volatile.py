@@ -125,6 +125,24 @@ def control(folder):
         return None if t.restart() == t.seen else 'it was forgotten'
 
 
+def exclusive(folder):
+    """An exclusive export of it admits one writer; what it forgot is the same."""
+    with Trial(folder, exclusive=True, reading='look') as t:
+        t.change()
+        t.flush()
+        old = t.conn
+        t.conn = Connection(t.store.address)
+        try:
+            old.flush()
+            return 'the earlier writer was not shut out'
+        except (OSError, EOFError):
+            old.close()
+        look = Connection(t.store.address, 'look')
+        t.change()
+        look.close()
+        return None if t.restart() == t.durable else 'a flushed write is gone'
+
+
 def subset(folder):
     """A cache that makes room: some of it survives, page by page."""
     with Trial(folder, evict=50) as t:
@@ -182,4 +200,5 @@ def tests(folder, _args):
     yield 'volatile store: FUA', fua, folder
     yield 'volatile store: a cache that makes room keeps a part', subset, folder
     yield 'volatile store: several connections', threads, folder
+    yield 'volatile store: an exclusive export', exclusive, folder
     yield 'control: without the library nothing is forgotten', control, folder
