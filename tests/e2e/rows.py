@@ -56,6 +56,9 @@ class Row:
     def before(self, guest, tell):
         """Before the upgrade begins."""
 
+    def away(self, guest, tell):
+        """The store is about to come back."""
+
     def after(self, guest, tell):
         """The guest is switched off, its disk is still open."""
 
@@ -134,16 +137,28 @@ class Pvs(Row):
                 "version": 2, "stores": [self.store.options()], "file": files["copy"],
                 "journal": files["journal"], "discard": "unmap"}
 
+    def buffer(self, guest):
+        return guest.qmp.command("query-vdisks")[0]["pvs"]["buffer"]
+
     def before(self, guest, tell):
         guest.job("vdisk-window-open", **{"node-name": "disk0", "reserve": RESERVE})
-        tell("the update window is open: the guest needs nothing from the network until it "
-             f"has written {RESERVE >> 20} MiB")
+        tell("the update window is open: the guest needs no store until it has "
+             f"written {RESERVE >> 20} MiB")
+
+    def away(self, guest, tell):
+        now = self.buffer(guest)
+        tell(f"the buffer holds {now['lag-bytes'] >> 20} MiB that the store does not have, "
+             f"for {now['lag-ms'] / 1000:.0f} s")
 
     def after(self, guest, tell):
         begin = time.monotonic()
         guest.job("vdisk-window-close", **{"node-name": "disk0"})
         guest.job("vdisk-drain", **{"node-name": "disk0"})
-        tell(f"the buffer is drained after {time.monotonic() - begin:.1f} s")
+        now = self.buffer(guest)
+        if now["lag-bytes"] or now["window"]:
+            raise StoreError(f"not drained: {now}")
+        tell(f"the update window is closed after {time.monotonic() - begin:.1f} s: the store "
+             "has everything")
 
     def raw_image(self, path):
         path = super().raw_image(path)

@@ -290,6 +290,7 @@ class Upgrade:
         while self.stays_away(guest.reports):
             time.sleep(0.1)
         self.result.alone = guest.reports.when("end") is not None
+        self.row.away(guest, self.tell)
         self.row.store.start()
         self.result.away = time.monotonic() - self.killed
         self.tell(f"the store is back after {self.result.away:.0f} s; the upgrade " +
