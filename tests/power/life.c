@@ -1,0 +1,435 @@
+/*
+ * Power-cut test: a desktop at work, and what it was promised
+ *
+ * Several requests are under way at once and complete in random order, while
+ * the store fails, comes back, and crashes. One thread does it all.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "life.h"
+
+#define MIN_SIZE        (64 * 1024)
+#define MAX_SIZE        (1024 * 1024)
+#define MAX_OUTAGE_MS   90
+#define DRAIN_SECONDS   60
+#define MAX_NOTES       10
+
+static uint64_t tick(Life *l)
+{
+    return log_tick(l->log);
+}
+
+static Change *change_new(Life *l, bool stamped)
+{
+    Change *c = g_new0(Change, 1);
+
+    c->begin = tick(l);
+    c->end = CHANGE_UNDER_WAY;
+    g_ptr_array_add(l->changes, c);
+    c->id = stamped ? l->first_id + l->changes->len - 1 : STAMP_ZERO;
+    return c;
+}
+
+const Change *life_change(const Life *l, uint64_t id)
+{
+    return id >= l->first_id && id - l->first_id < l->changes->len
+           ? g_ptr_array_index(l->changes, id - l->first_id) : NULL;
+}
+
+static void change_range(Life *l, Change *c, uint64_t first, uint64_t end)
+{
+    for (uint64_t s = first; s < end; s++) {
+        g_ptr_array_add(l->history[s], c);
+    }
+}
+
+/* Requests of the guest */
+
+static void random_range(Life *l, int64_t *offset, int64_t *bytes)
+{
+    const unsigned per = GRANULE / SECTOR;
+    uint64_t sector = rng_below(&l->rng, l->sectors);
+    uint64_t most = MIN(l->max_bytes, l->size) / SECTOR;
+    uint64_t n = 1 + rng_below(&l->rng, rng_chance(&l->rng, 50) ? 2 * per :
+                               rng_chance(&l->rng, 75) ? 16 * per : most);
+
+    if (rng_chance(&l->rng, 30)) {
+        /* Some places are written again and again */
+        sector %= 3 * per;
+    }
+    if (rng_chance(&l->rng, 60)) {
+        sector = ROUND_DOWN(sector, per);
+        n = ROUND_UP(n, per);
+    }
+    *offset = sector * SECTOR;
+    *bytes = MIN(n, l->sectors - sector) * SECTOR;
+}
+
+/* The disk never fails; what stands in for a stock client's retry may */
+static bool coroutine_fn again(Life *l, int ret, const char *what)
+{
+    if (ret >= 0) {
+        return false;
+    }
+    if (l->subject->retries) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
+        return true;
+    }
+    if (l->wrong++ < MAX_NOTES) {
+        note("a guest's %s failed: %s", what, strerror(-ret));
+    }
+    return false;
+}
+
+static void coroutine_fn co_write(Life *l)
+{
+    int64_t offset, bytes;
+    Change *c = change_new(l, true);
+    g_autofree uint8_t *buf = NULL;
+    int ret;
+
+    random_range(l, &offset, &bytes);
+    buf = g_malloc(bytes);
+    stamp_fill(buf, offset / SECTOR, bytes / SECTOR, c->id);
+    change_range(l, c, offset / SECTOR, (offset + bytes) / SECTOR);
+    do {
+        ret = blk_co_pwrite(l->blk, offset, bytes, buf, 0);
+    } while (again(l, ret, "write"));
+    c->end = tick(l);
+}
+
+static void coroutine_fn co_zero(Life *l)
+{
+    int64_t offset, bytes;
+    Change *c = change_new(l, false);
+    BdrvRequestFlags flags = rng_chance(&l->rng, 60) ? BDRV_REQ_MAY_UNMAP : 0;
+    int ret;
+
+    random_range(l, &offset, &bytes);
+    change_range(l, c, offset / SECTOR, (offset + bytes) / SECTOR);
+    do {
+        ret = blk_co_pwrite_zeroes(l->blk, offset, bytes, flags);
+    } while (again(l, ret, "write of zeroes"));
+    c->end = tick(l);
+}
+
+/* Whether a discard touches a granule that it does not cover is not said */
+static void coroutine_fn co_discard(Life *l)
+{
+    const unsigned per = GRANULE / SECTOR;
+    int64_t offset, bytes;
+    uint64_t first, end, head, tail;
+    Change *c = change_new(l, false), *maybe = change_new(l, false);
+    int ret;
+
+    random_range(l, &offset, &bytes);
+    first = offset / SECTOR;
+    end = (offset + bytes) / SECTOR;
+    head = MIN(ROUND_UP(first, per), end);
+    tail = MAX(ROUND_DOWN(end, per), head);
+    change_range(l, maybe, first, head);
+    change_range(l, c, head, tail);
+    change_range(l, maybe, tail, end);
+    do {
+        ret = blk_co_pdiscard(l->blk, offset, bytes, 0);
+    } while (again(l, ret, "discard"));
+    c->end = tick(l);
+}
+
+static void coroutine_fn co_flush(Life *l)
+{
+    Flush f = { .begin = tick(l) };
+    int ret;
+
+    do {
+        ret = blk_co_flush(l->blk);
+    } while (again(l, ret, "flush"));
+    f.end = tick(l);
+    if (ret >= 0) {
+        g_array_append_val(l->flushes, f);
+    }
+}
+
+static void judge_read(Life *l, const uint8_t *buf, uint64_t sector,
+                       uint64_t begin, uint64_t now)
+{
+    const GPtrArray *history = l->history[sector];
+    uint64_t id = stamp_read(buf, sector);
+
+    l->reads++;
+    if (history_allows(history, id, begin, now) || l->wrong++ >= MAX_NOTES ||
+        l->subject->retries) {
+        return;
+    }
+    note("a read at %" PRIu64 " shows 0x%" PRIx64 " in sector %" PRIu64 ":",
+         begin, id, sector);
+    for (guint i = 0; i < history->len; i++) {
+        Change *c = g_ptr_array_index(history, i);
+
+        note("  0x%" PRIx64 " from %" PRIu64 " to %" PRIu64, c->id, c->begin,
+             c->end);
+    }
+}
+
+static void coroutine_fn co_read(Life *l)
+{
+    int64_t offset, bytes;
+    uint64_t begin = tick(l);
+    g_autofree uint8_t *buf = NULL;
+    int ret;
+
+    random_range(l, &offset, &bytes);
+    buf = g_malloc(bytes);
+    do {
+        ret = blk_co_pread(l->blk, offset, bytes, buf, 0);
+    } while (again(l, ret, "read"));
+    for (int64_t at = 0; ret >= 0 && at < bytes; at += SECTOR) {
+        judge_read(l, buf + at, (offset + at) / SECTOR, begin, tick(l));
+    }
+}
+
+/* At the next of the store's requests, or much later */
+static void plan_fault(Life *l)
+{
+    static const unsigned far[] = { 3, 12, 50 };
+    DeviceFault fault = rng_below(&l->rng, FAULT_CRASH + 1);
+    unsigned ms = rng_chance(&l->rng, 60) ? 0 :
+                  rng_below(&l->rng, MAX_OUTAGE_MS);
+
+    if (!l->device[STORE]->fault_in) {
+        device_plan_fault(l->device[STORE], fault,
+                          1 + rng_below(&l->rng, far[rng_below(&l->rng, 3)]),
+                          ms);
+    }
+}
+
+static void coroutine_fn co_request(Life *l)
+{
+    unsigned dice = rng_below(&l->rng, 100);
+
+    l->requests++;
+    if (rng_chance(&l->rng, l->fault_percent)) {
+        plan_fault(l);
+    }
+    if (dice < l->flush_percent) {
+        co_flush(l);
+        return;
+    }
+    dice = rng_below(&l->rng, 100);
+    if (dice < 65) {
+        co_write(l);
+    } else if (dice < 75) {
+        co_zero(l);
+    } else if (dice < 83 && l->subject->discards) {
+        co_discard(l);
+    } else {
+        co_read(l);
+    }
+}
+
+static void coroutine_fn worker_entry(void *opaque)
+{
+    Life *l = opaque;
+
+    while (l->to_start > 0) {
+        l->to_start--;
+        co_request(l);
+    }
+    l->running--;
+    aio_wait_kick();
+}
+
+static void run_requests(Life *l)
+{
+    l->to_start = 1 + rng_below(&l->rng, 2 * l->phase_requests);
+    l->running = 1 + rng_below(&l->rng, l->max_workers);
+    for (unsigned i = l->running; i > 0; i--) {
+        aio_co_schedule(qemu_get_aio_context(),
+                        qemu_coroutine_create(worker_entry, l));
+    }
+    AIO_WAIT_WHILE_UNLOCKED(NULL, l->running > 0);
+}
+
+/* The disk as a whole */
+
+typedef struct Pause {
+    unsigned ms;
+    bool done;
+} Pause;
+
+static void coroutine_fn pause_entry(void *opaque)
+{
+    Pause *p = opaque;
+
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, p->ms * SCALE_MS);
+    p->done = true;
+    aio_wait_kick();
+}
+
+static void pause_ms(unsigned ms)
+{
+    Pause p = { .ms = ms };
+
+    qemu_coroutine_enter(qemu_coroutine_create(pause_entry, &p));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !p.done);
+}
+
+bool wait_drained(const Subject *subject, BlockBackend *blk)
+{
+    int64_t end = g_get_monotonic_time() + DRAIN_SECONDS * G_USEC_PER_SEC;
+
+    while (subject->drained && !subject->drained(blk)) {
+        if (g_get_monotonic_time() >= end) {
+            return false;
+        }
+        pause_ms(1);
+    }
+    return true;
+}
+
+static void open_disk(Life *l)
+{
+    const char *const names[] = { "journal", "copy", "store" };
+
+    l->blk = l->subject->open(names, l->size, &error_abort);
+}
+
+static void one_phase(Life *l)
+{
+    run_requests(l);
+    if (rng_chance(&l->rng, 30)) {
+        pause_ms(rng_below(&l->rng, 5));
+    }
+    if (rng_chance(&l->rng, 15)) {
+        /* All is shipped; what is not flushed is when the driver thinks so */
+        Flush f = { .begin = tick(l) };
+
+        blk_flush(l->blk);
+        f.end = tick(l);
+        g_array_append_val(l->flushes, f);
+        if (!wait_drained(l->subject, l->blk)) {
+            l->wrong++;
+            note("what was flushed is not on the store after %d s",
+                 DRAIN_SECONDS);
+        }
+    }
+    if (rng_chance(&l->rng, 20)) {
+        blk_unref(l->blk);
+        open_disk(l);
+    }
+}
+
+/* Making it all */
+
+static void choose_kind(Life *l, bool faults)
+{
+    static const unsigned flushes[] = { 0, 2, 15, 15, 40 };
+
+    l->phases = 1 + rng_below(&l->rng, 5);
+    l->phase_requests = 10 + rng_below(&l->rng, 40);
+    l->max_workers = 1 + rng_below(&l->rng, 8);
+    l->flush_percent = flushes[rng_below(&l->rng, ARRAY_SIZE(flushes))];
+    l->fault_percent = faults && rng_chance(&l->rng, 70) ?
+                       1 + rng_below(&l->rng, 5) : 0;
+    l->max_bytes = rng_chance(&l->rng, 30) ? MAX_SIZE : 128 * 1024;
+}
+
+static void make_devices(Life *l)
+{
+    static const char *const names[] = { "journal", "copy", "store" };
+
+    l->log = log_new();
+    for (int i = 0; i < DEVICES; i++) {
+        l->device[i] = device_new(names[i], l->start->device[i],
+                                  l->start->length[i], rng_next(&l->rng));
+        device_start_log(l->device[i], l->log, i);
+        l->device[i]->max_yields = 2 + rng_below(&l->rng, 12);
+    }
+}
+
+static void make_history(Life *l)
+{
+    l->changes = g_ptr_array_new_with_free_func(g_free);
+    l->flushes = g_array_new(false, false, sizeof(Flush));
+    l->history = g_new(GPtrArray *, l->sectors);
+    for (uint64_t s = 0; s < l->sectors; s++) {
+        Change *c = g_new0(Change, 1);
+
+        c->id = l->start->content[s];
+        l->history[s] = g_ptr_array_new();
+        g_ptr_array_add(l->history[s], c);
+    }
+}
+
+Life *life_record(const Subject *subject, Start *start, uint64_t seed,
+                  bool faults)
+{
+    Life *l = g_new0(Life, 1);
+
+    l->rng.state = seed;
+    l->subject = subject;
+    l->start = start;
+    l->size = start->size;
+    l->sectors = l->size / SECTOR;
+    l->first_id = start->next_id;
+    choose_kind(l, faults);
+    make_devices(l);
+    make_history(l);
+    open_disk(l);
+    for (unsigned i = 0; i < l->phases; i++) {
+        one_phase(l);
+    }
+    blk_unref(l->blk);
+    device_repair(l->device[STORE]);
+    return l;
+}
+
+void life_free(Life *l)
+{
+    for (uint64_t s = 0; s < l->sectors; s++) {
+        g_free(g_ptr_array_index(l->history[s], 0));
+        g_ptr_array_free(l->history[s], true);
+    }
+    for (int i = 0; i < DEVICES; i++) {
+        device_free(l->device[i]);
+    }
+    log_free(l->log);
+    g_ptr_array_free(l->changes, true);
+    g_array_free(l->flushes, true);
+    g_free(l->history);
+    g_free(l);
+}
+
+/* The store has a version; the desktop has never run */
+Start *start_new(const Subject *subject, Rng *rng)
+{
+    Start *s = g_new0(Start, 1);
+    uint64_t sectors = (MIN_SIZE + rng_below(rng, MAX_SIZE - MIN_SIZE)) /
+                       SECTOR;
+
+    if (rng_chance(rng, 40)) {
+        sectors = ROUND_UP(sectors, GRANULE / SECTOR);
+    }
+    s->size = sectors * SECTOR;
+    s->next_id = 1;
+    s->content = g_new(uint64_t, sectors);
+    subject->make(s, rng);
+    for (uint64_t n = 0; n < sectors; n++) {
+        s->content[n] = rng_chance(rng, 90) ? STAMP_BASE : STAMP_ZERO;
+        stamp_fill(s->device[STORE] + n * SECTOR, n, 1, s->content[n]);
+    }
+    return s;
+}
+
+void start_free(Start *s)
+{
+    for (int i = 0; i < DEVICES; i++) {
+        device_free_data(s->device[i], s->length[i]);
+    }
+    g_free(s->content);
+    g_free(s);
+}

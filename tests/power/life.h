@@ -1,0 +1,92 @@
+/*
+ * Power-cut test: a desktop at work, and what it was promised
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef TESTS_POWER_LIFE_H
+#define TESTS_POWER_LIFE_H
+
+#include "device.h"
+
+/* The order is that of their numbers in the log */
+enum { JOURNAL, COPY, STORE, DEVICES };
+
+/* What a life begins with */
+typedef struct Start {
+    int64_t size;               /* of the vDisk, bytes */
+    uint64_t next_id;
+    uint8_t *device[DEVICES];
+    int64_t length[DEVICES];
+    uint64_t *content;          /* ids, as a reader sees the sectors */
+} Start;
+
+/* What is under test: private mode, or a stock client of the store */
+typedef struct Subject {
+    const char *name;
+    /* Make all but the vDisk on the store: lengths, memory and content */
+    void (*make)(Start *s, Rng *rng);
+    /* Open it over the devices of these names */
+    BlockBackend *(*open)(const char *const name[DEVICES], int64_t size,
+                          Error **errp);
+    /* Is all that was written on the store? NULL: it always is */
+    bool (*drained)(BlockBackend *blk);
+    /* After that and a close: is its label right? NULL: it has none */
+    bool (*label_ok)(const uint8_t *store, int64_t size, char **why);
+    /* A discard makes zeros */
+    bool discards;
+    /* Repeat what failed, as a client does that merely reconnects */
+    bool retries;
+} Subject;
+
+extern const Subject subject_private;
+extern const Subject subject_stock;
+
+/* From begin to end the guest flushed */
+typedef struct Flush {
+    uint64_t begin, end;
+} Flush;
+
+typedef struct Life {
+    Rng rng;
+    const Subject *subject;
+    Start *start;
+    int64_t size;
+    uint64_t sectors;
+    Log *log;
+    Device *device[DEVICES];
+    BlockBackend *blk;
+
+    /* What kind of life it is */
+    unsigned phases, phase_requests, max_workers;
+    unsigned flush_percent, fault_percent;
+    int64_t max_bytes;
+
+    /* What happened, in the order of time */
+    GPtrArray **history;        /* for each sector: Change * */
+    GPtrArray *changes;         /* owns them; ids of writes from first_id on */
+    uint64_t first_id;
+    GArray *flushes;
+    uint64_t reads, wrong;      /* sectors */
+    uint64_t requests;
+
+    /* Of the running phase */
+    unsigned to_start, running;
+} Life;
+
+/* A new vDisk, of which all follows from @rng */
+Start *start_new(const Subject *subject, Rng *rng);
+void start_free(Start *s);
+
+/* Record a random life. With @faults, the store fails and crashes. */
+Life *life_record(const Subject *subject, Start *start, uint64_t seed,
+                  bool faults);
+void life_free(Life *l);
+
+/* The change that gave a sector the content @id in this life, or NULL */
+const Change *life_change(const Life *l, uint64_t id);
+
+/* Wait until all of it is on the store. False if that takes too long. */
+bool wait_drained(const Subject *subject, BlockBackend *blk);
+
+#endif /* TESTS_POWER_LIFE_H */

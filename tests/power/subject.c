@@ -1,0 +1,169 @@
+/*
+ * Power-cut test: what is under test, and how it is made and opened
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/qdict.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "block/pvs/journal-format.h"
+#include "block/pvs/label.h"
+#include "life.h"
+
+/* A desktop in private image mode */
+
+/* What another session left there: nobody may ever see it */
+static void fill_with_stale(uint8_t *data, int64_t offset, int64_t bytes)
+{
+    for (int64_t at = 0; at + SECTOR <= bytes; at += SECTOR) {
+        stamp_fill(data + offset + at, at / SECTOR, 1, STAMP_STALE);
+    }
+}
+
+static void random_uuid(Rng *rng, uint8_t *uuid)
+{
+    for (int i = 0; i < JOURNAL_UUID_BYTES; i++) {
+        uuid[i] = rng_next(rng);
+    }
+}
+
+static void make_journal(Start *s, Rng *rng)
+{
+    JournalHeader h = {
+        .unit = rng_chance(rng, 70) ? 512 : 4096,
+        .ring_size = JOURNAL_RING_MIN,
+        .version = 1,
+        .vdisk = "v",
+    };
+
+    random_uuid(rng, h.journal);
+    h.tail.seq = h.tail.epoch = 1;
+    s->length[JOURNAL] = JOURNAL_RING_OFFSET + h.ring_size;
+    s->device[JOURNAL] = device_alloc(s->length[JOURNAL]);
+    for (int i = 0; i < JOURNAL_HEADER_COPIES; i++) {
+        h.generation = JOURNAL_HEADER_COPIES - i;
+        journal_header_encode(&h, s->device[JOURNAL] +
+                              i * JOURNAL_HEADER_BYTES);
+    }
+    if (rng_chance(rng, 50)) {
+        fill_with_stale(s->device[JOURNAL], JOURNAL_RING_OFFSET, h.ring_size);
+    }
+}
+
+static void make_copy(Start *s)
+{
+    VdiskHeader h = {
+        .role = 4,
+        .lifetime = VDISK_DEDICATED,
+        .base = { .name = "v", .version = 1, .size = s->size },
+    };
+
+    vdisk_header_layout(&h, s->size);
+    s->length[COPY] = h.file_size;
+    s->device[COPY] = device_alloc(h.file_size);
+    for (int i = 0; i < VDISK_HEADER_COPIES; i++) {
+        h.generation = VDISK_HEADER_COPIES - i;
+        vdisk_header_encode(&h, s->device[COPY] + i * VDISK_HEADER_BYTES);
+    }
+    fill_with_stale(s->device[COPY], h.data_offset,
+                    h.file_size - h.data_offset);
+}
+
+static void private_make(Start *s, Rng *rng)
+{
+    make_journal(s, rng);
+    make_copy(s);
+    s->length[STORE] = label_offset(s->size) + LABEL_BYTES;
+    s->device[STORE] = device_alloc(s->length[STORE]);
+}
+
+static QDict *device_options(const char *name)
+{
+    QDict *options = qdict_new();
+
+    qdict_put_str(options, "driver", "test-store");
+    qdict_put_str(options, "device", name);
+    return options;
+}
+
+static BlockBackend *private_open(const char *const name[DEVICES],
+                                  int64_t size, Error **errp)
+{
+    QDict *options = qdict_new();
+    QList *stores = qlist_new();
+
+    qlist_append(stores, device_options(name[STORE]));
+    qdict_put_str(options, "driver", "pvs");
+    qdict_put_str(options, "node-name", "d");
+    qdict_put_str(options, "mode", "private");
+    qdict_put_str(options, "vdisk", "v");
+    qdict_put_int(options, "version", 1);
+    qdict_put_int(options, "probe-interval", 50);
+    qdict_put(options, "stores", stores);
+    qdict_put(options, "file", device_options(name[COPY]));
+    qdict_put(options, "journal", device_options(name[JOURNAL]));
+    qdict_flatten(options);
+    return blk_new_open(NULL, NULL, options, BDRV_O_RDWR | BDRV_O_UNMAP, errp);
+}
+
+static bool private_drained(BlockBackend *blk)
+{
+    return true;
+}
+
+static bool private_label_ok(const uint8_t *store, int64_t size, char **why)
+{
+    Label l;
+
+    if (!label_decode(&l, store + label_offset(size), why)) {
+        return false;
+    }
+    if (!l.closed || !l.id.writer || l.virtual_size != size ||
+        strcmp(l.vdisk, "v")) {
+        *why = g_strdup_printf("closed: %d, writer: %" PRIu64 ", vDisk '%s'",
+                               l.closed, l.id.writer, l.vdisk);
+        return false;
+    }
+    return true;
+}
+
+const Subject subject_private = {
+    .name = "private",
+    .make = private_make,
+    .open = private_open,
+    .drained = private_drained,
+    .label_ok = private_label_ok,
+    .discards = true,
+};
+
+/* A client that has nothing but the store, and repeats what failed */
+
+static void stock_make(Start *s, Rng *rng)
+{
+    s->length[JOURNAL] = s->length[COPY] = GRANULE;
+    s->length[STORE] = s->size;
+    for (int i = 0; i < DEVICES; i++) {
+        s->device[i] = device_alloc(s->length[i]);
+    }
+}
+
+static BlockBackend *stock_open(const char *const name[DEVICES], int64_t size,
+                                Error **errp)
+{
+    QDict *options = qdict_new();
+
+    qdict_put_str(options, "driver", "raw");
+    qdict_put(options, "file", device_options(name[STORE]));
+    qdict_flatten(options);
+    return blk_new_open(NULL, NULL, options, BDRV_O_RDWR | BDRV_O_UNMAP, errp);
+}
+
+const Subject subject_stock = {
+    .name = "stock",
+    .make = stock_make,
+    .open = stock_open,
+    .retries = true,
+};
