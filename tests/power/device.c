@@ -240,26 +240,28 @@ static void coroutine_fn device_co_wait(Device *d)
     }
 }
 
-static int coroutine_fn device_co_begin(Device *d, DeviceInFlight *f)
+static bool begin_request(Device *d, DeviceInFlight *f)
 {
-    bool refused;
-
-    qemu_mutex_lock(&d->lock);
-    refused = refuses(d);
+    QEMU_LOCK_GUARD(&d->lock);
     d->requests++;
-    if (!refused) {
-        f->connection = d->connection;
-        f->begin = log_tick(d->log);
-        QLIST_INSERT_HEAD(&d->in_flight, f, next);
+    if (refuses(d)) {
+        return false;
     }
-    qemu_mutex_unlock(&d->lock);
-    device_co_wait(d);
-    return refused ? -EIO : 0;
+    f->connection = d->connection;
+    f->begin = log_tick(d->log);
+    QLIST_INSERT_HEAD(&d->in_flight, f, next);
+    return true;
 }
 
-/* With the lock held if it is 0 */
-static int coroutine_fn device_co_end(Device *d, DeviceInFlight *f)
+/* Let a request take its time. If it is 0 it ends now, with the lock held. */
+static int coroutine_fn device_co_do(Device *d, DeviceInFlight *f)
 {
+    bool begun = begin_request(d, f);
+
+    device_co_wait(d);
+    if (!begun) {
+        return -EIO;
+    }
     qemu_mutex_lock(&d->lock);
     QLIST_REMOVE(f, next);
     if (f->connection != d->connection) {
@@ -275,9 +277,9 @@ static int coroutine_fn device_co_preadv(BlockDriverState *bs, int64_t offset,
 {
     Device *d = device_of(bs);
     DeviceInFlight f = { .offset = offset, .bytes = bytes };
-    int ret = device_co_begin(d, &f);
+    int ret = device_co_do(d, &f);
 
-    if (ret < 0 || (ret = device_co_end(d, &f)) < 0) {
+    if (ret < 0) {
         return ret;
     }
     qemu_iovec_from_buf(qiov, 0, d->data + offset, bytes);
@@ -292,8 +294,8 @@ static int coroutine_fn device_co_change(Device *d, DeviceInFlight *f)
     int ret;
 
     f->writes = true;
-    ret = device_co_begin(d, f);
-    if (ret < 0 || (ret = device_co_end(d, f)) < 0) {
+    ret = device_co_do(d, f);
+    if (ret < 0) {
         return ret;
     }
     put_write(d, f, 0, f->bytes);
@@ -325,10 +327,14 @@ static int coroutine_fn device_co_pdiscard(BlockDriverState *bs,
 {
     Device *d = device_of(bs);
     DeviceInFlight f = { .offset = offset, .bytes = bytes };
-    LogEvent e = { .request = DEVICE_DISCARD, .offset = offset, .bytes = bytes };
-    int ret = device_co_begin(d, &f);
+    LogEvent e = {
+        .request = DEVICE_DISCARD,
+        .offset = offset,
+        .bytes = bytes,
+    };
+    int ret = device_co_do(d, &f);
 
-    if (ret < 0 || (ret = device_co_end(d, &f)) < 0) {
+    if (ret < 0) {
         return ret;
     }
     e.begin = f.begin;
@@ -343,9 +349,9 @@ static int coroutine_fn device_co_flush_to_disk(BlockDriverState *bs)
     Device *d = device_of(bs);
     DeviceInFlight f = {};
     LogEvent e = { .request = DEVICE_FLUSH };
-    int ret = device_co_begin(d, &f);
+    int ret = device_co_do(d, &f);
 
-    if (ret < 0 || (ret = device_co_end(d, &f)) < 0) {
+    if (ret < 0) {
         return ret;
     }
     e.begin = f.begin;

@@ -106,6 +106,7 @@ static bool judge_sectors(Power *p, const uint8_t *data, uint64_t settled,
 /*
  * The store alone (J2): by the epochs in the journal; and, as far as a guest
  * can tell, if it has a write that followed a flush, all before that is there.
+ * All before this life counts as flushed.
  */
 static bool judge_store(Power *p)
 {
@@ -124,8 +125,8 @@ static bool judge_store(Power *p)
 
         newest = MAX(newest, c ? c->begin : 0);
     }
-    return judge_sectors(p, store, flushed_before(p->l, newest),
-                         "the store alone");
+    return !newest || judge_sectors(p, store, flushed_before(p->l, newest),
+                                    "the store alone");
 }
 
 static BlockBackend *open_state(Power *p)
@@ -404,8 +405,9 @@ static uint64_t count_lost(Life *l)
     uint64_t settled = flushed_before(l, now + 1);
 
     for (uint64_t s = 0; s < l->sectors; s++) {
-        lost += !history_allows(l->history[s], stamp_read(store + s * SECTOR, s),
-                                settled, now);
+        uint64_t id = stamp_read(store + s * SECTOR, s);
+
+        lost += !history_allows(l->history[s], id, settled, now);
     }
     return lost;
 }
@@ -440,6 +442,13 @@ static void hangs(int sig)
     _exit(write(STDOUT_FILENO, line, sizeof(line) - 1) > 0 ? 1 : 2);
 }
 
+static void watch_for_hangs(void)
+{
+    struct sigaction action = { .sa_handler = hangs };
+
+    sigaction(SIGALRM, &action, NULL);
+}
+
 int main(int argc, char **argv)
 {
     uint64_t limit = option_number(argv, "--states", 10000);
@@ -447,7 +456,7 @@ int main(int argc, char **argv)
     uint64_t seed = option_number(argv, "--seed", 1);
     bool ok = true;
 
-    signal(SIGALRM, hangs);
+    watch_for_hangs();
     setenv("DESKCAST_TEST_STORE", "1", true);
     block_layer_init();
     device_init();

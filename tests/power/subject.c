@@ -10,7 +10,7 @@
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "block/pvs/journal-format.h"
-#include "block/pvs/label.h"
+#include "block/pvs/private.h"
 #include "life.h"
 
 /* A desktop in private image mode */
@@ -56,7 +56,7 @@ static void make_journal(Start *s, Rng *rng)
 static void make_copy(Start *s)
 {
     VdiskHeader h = {
-        .role = 4,
+        .role = VDISK_ROLE_LOCAL_COPY,
         .lifetime = VDISK_DEDICATED,
         .base = { .name = "v", .version = 1, .size = s->size },
     };
@@ -111,7 +111,12 @@ static BlockBackend *private_open(const char *const name[DEVICES],
 
 static bool private_drained(BlockBackend *blk)
 {
-    return true;
+    PvsPrivate *p;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    p = pvs_private_of(blk_bs(blk));
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->state == PRIVATE_READY && QSIMPLEQ_EMPTY(&p->journal.epochs);
 }
 
 static bool private_label_ok(const uint8_t *store, int64_t size, char **why)
