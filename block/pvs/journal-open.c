@@ -50,7 +50,8 @@ int coroutine_fn pvs_journal_co_change_header(PvsJournal *j,
     qemu_co_mutex_lock(&j->header_mutex);
     h = j->header;
     WITH_QEMU_LOCK_GUARD(&j->waits->lock) {
-        h.durable = MAX(h.durable, j->durable);
+        /* A start that nothing followed may be written over, and torn then */
+        h.durable = MAX(h.durable, j->durable - (j->durable == j->start));
     }
     change(&h, opaque);
     ret = qatomic_read(&j->broken) ? -EIO : put_header(j, &h);
@@ -278,7 +279,7 @@ static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
     j->head.pos += j->unit;
     j->head.seq++;
     j->head.link = r.checksum;
-    j->written = j->durable = r.seq;
+    j->written = j->durable = j->start = r.seq;
     return MIN(ret, 0);
 }
 

@@ -358,7 +358,8 @@ static int coroutine_fn GRAPH_RDLOCK tell_durable(PvsPrivate *p)
     bool due;
 
     WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
-        due = p->journal.durable > p->journal.header.durable &&
+        due = p->journal.durable > MAX(p->journal.header.durable,
+                                       p->journal.start) &&
               p->journal.durable + 1 == p->journal.head.seq &&
               pvs_now() > p->journal.changed_at + QUIET && !p->journal.broken;
     }
