@@ -20,6 +20,11 @@
 /* Of a record that is encoded; its first unit holds it, the rest is zero */
 #define JOURNAL_RECORD_BYTES    128
 #define JOURNAL_UNIT_MAX        4096
+/*
+ * What is written at once begins and ends at multiples of this: no page of
+ * memory or sector of the medium has old records and new ones
+ */
+#define JOURNAL_ALIGN           4096
 #define JOURNAL_PAYLOAD_MAX     (1024 * 1024)
 #define JOURNAL_NONCE_BYTES     16
 #define JOURNAL_UUID_BYTES      16

@@ -51,7 +51,9 @@ int coroutine_fn pvs_journal_co_change_header(PvsJournal *j,
     h = j->header;
     WITH_QEMU_LOCK_GUARD(&j->waits->lock) {
         /* A start that nothing followed may be written over, and torn then */
-        h.durable = MAX(h.durable, j->durable - (j->durable == j->start));
+        if (j->durable > j->start) {
+            h.durable = MAX(h.durable, j->durable);
+        }
     }
     change(&h, opaque);
     ret = qatomic_read(&j->broken) ? -EIO : put_header(j, &h);
@@ -246,6 +248,17 @@ static int report_damage(PvsJournal *j, const JournalScan *s, Error **errp)
     return -EIO;
 }
 
+/* The head is behind @r now */
+static void pass_record(PvsJournal *j, const JournalRecord *r)
+{
+    j->head.pos += journal_record_space(r, j->unit);
+    j->head.seq++;
+    j->head.link = r->checksum;
+    if (r->type == JOURNAL_START) {
+        memcpy(j->head.nonce, r->next_nonce, sizeof(r->next_nonce));
+    }
+}
+
 /* Write the record that begins a generation; then all is durable (J4, J5) */
 static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
                                                       const JournalScan *s)
@@ -257,8 +270,11 @@ static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
         /* It may go over a start that was durable: not of itself */
         .durable = MIN(s->durable, j->head.seq - 1),
     };
-    uint8_t *buf = qemu_blockalign(j->child->bs, j->unit);
+    uint64_t pad = ROUND_UP(j->head.pos + j->unit, JOURNAL_ALIGN) -
+                   (j->head.pos + j->unit);
+    uint8_t *buf = qemu_blockalign(j->child->bs, JOURNAL_ALIGN);
     JournalEpoch *last = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
+    uint64_t at = j->head.pos;
     int ret;
 
     pvs_journal_close_epoch(j);
@@ -266,20 +282,27 @@ static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
     r.epoch = j->head.epoch = last ? last->end.epoch : j->head.epoch;
     memcpy(r.nonce, j->head.nonce, sizeof(r.nonce));
     qemu_guest_getrandom_nofail(r.next_nonce, sizeof(r.next_nonce));
-    memset(buf, 0, j->unit);
+    memset(buf, 0, JOURNAL_ALIGN);
     journal_record_encode(&r, buf);
-    ret = bdrv_co_pwrite(j->child,
-                         JOURNAL_RING_OFFSET + j->head.pos % j->ring_size,
-                         j->unit, buf, 0);
+    pass_record(j, &r);
+    if (pad) {
+        JournalRecord p = {
+            .type = JOURNAL_PAD, .length = pad, .seq = j->head.seq,
+            .epoch = j->head.epoch, .link = j->head.link,
+            .durable = r.durable,
+        };
+
+        memcpy(p.nonce, j->head.nonce, sizeof(p.nonce));
+        journal_record_encode(&p, buf + j->unit);
+        pass_record(j, &p);
+    }
+    ret = bdrv_co_pwrite(j->child, JOURNAL_RING_OFFSET + at % j->ring_size,
+                         j->head.pos - at, buf, 0);
     qemu_vfree(buf);
     if (ret >= 0) {
         ret = bdrv_co_flush(j->child->bs);
     }
-    memcpy(j->head.nonce, r.next_nonce, sizeof(r.next_nonce));
-    j->head.pos += j->unit;
-    j->head.seq++;
-    j->head.link = r.checksum;
-    j->written = j->durable = j->start = r.seq;
+    j->written = j->durable = j->start = j->head.seq - 1;
     return MIN(ret, 0);
 }
 
@@ -306,7 +329,7 @@ static int coroutine_fn GRAPH_RDLOCK recover_ring(PvsJournal *j, Error **errp)
     }
     /* A start that nothing followed is written over */
     j->head = s->ends_with_start ? s->before_start : s->next;
-    if (j->head.pos + j->unit > journal_scan_end(s)) {
+    if (ROUND_UP(j->head.pos + j->unit, JOURNAL_ALIGN) > journal_scan_end(s)) {
         error_setg(errp, "The reconnect buffer has no room for a record that "
                    "begins a session");
         return -ENOSPC;

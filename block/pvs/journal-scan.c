@@ -42,7 +42,8 @@ static bool type_fits(const JournalScan *s, const JournalRecord *r)
     case JOURNAL_ZERO:
         return range_fits(s, r);
     case JOURNAL_PAD:
-        return r->length == rest;
+        return r->length > 0 && r->length <= rest &&
+               r->length % s->h->unit == 0;
     default:
         return true;
     }
@@ -65,10 +66,12 @@ static void take(JournalScan *s, const JournalRecord *r)
 {
     JournalTail *n = &s->next;
 
-    s->ends_with_start = r->type == JOURNAL_START;
-    if (s->ends_with_start) {
+    if (r->type == JOURNAL_START) {
+        s->ends_with_start = true;
         s->before_start = *n;
         memcpy(n->nonce, r->next_nonce, sizeof(n->nonce));
+    } else if (r->type != JOURNAL_PAD) {
+        s->ends_with_start = false;
     }
     n->pos += journal_record_space(r, s->h->unit);
     n->seq++;

@@ -18,7 +18,7 @@ typedef struct JournalScan {
     uint64_t records;           /* valid ones */
     uint64_t durable;           /* highest sequence that these or h say */
 
-    /* If the last record is a start: the head as it was before */
+    /* If the last record but for pads is a start: the head as it was before */
     bool ends_with_start;
     JournalTail before_start;
 

@@ -16,8 +16,8 @@
 #define MAX_BATCHES     4
 #define BATCH_BYTES     (2 * 1024 * 1024)
 #define BATCH_RECORDS   256
-/* Units that a write leaves free: for its commit, and for starts */
-#define SPARE_UNITS     4
+/* What a write leaves free: for its commit, and for starts */
+#define SPARE           (4 * JOURNAL_ALIGN)
 /* The driver closes an epoch that takes this part of the ring (J2) */
 #define EPOCH_PART      8
 
@@ -108,9 +108,9 @@ static uint64_t ring_rest(const PvsJournal *j)
 static bool has_space(const PvsJournal *j, uint64_t space)
 {
     uint64_t rest = ring_rest(j);
-    uint64_t need = space + (space > rest ? rest : 0) + SPARE_UNITS * j->unit;
+    uint64_t need = space + (space > rest ? rest : 0) + JOURNAL_ALIGN;
 
-    return j->head.pos + need <= ring_limit(j);
+    return j->head.pos + need + SPARE <= ring_limit(j);
 }
 
 void pvs_journal_pin(PvsJournal *j, JournalPin *pin, uint64_t pos)
@@ -179,16 +179,34 @@ static void chain(PvsJournal *j, JournalBatch *b, Append *a)
     QSIMPLEQ_INSERT_TAIL(&b->appends, a, next);
 }
 
+/* Up to which @pos has to be padded */
+static uint64_t to_align(uint64_t pos)
+{
+    return JOURNAL_ALIGN - pos % JOURNAL_ALIGN;
+}
+
 static Append *append_new(PvsJournal *j, JournalType type, uint64_t length)
 {
     Append *a = g_new0(Append, 1);
 
     a->r.type = type;
     a->r.length = length;
-    a->space = type == JOURNAL_PAD ? j->unit
-                                   : journal_record_space(&a->r, j->unit);
+    a->space = journal_record_space(&a->r, j->unit);
     a->buf = qemu_blockalign(j->child->bs, a->space);
     memset(a->buf, 0, j->unit);
+    return a;
+}
+
+/* Of a long pad only the page is written that it begins in */
+static Append *append_pad(PvsJournal *j, uint64_t length)
+{
+    Append *a = g_new0(Append, 1);
+
+    a->r.type = JOURNAL_PAD;
+    a->r.length = length;
+    a->space = MIN(length, to_align(j->head.pos));
+    a->buf = qemu_blockalign(j->child->bs, a->space);
+    memset(a->buf, 0, a->space);
     return a;
 }
 
@@ -211,6 +229,17 @@ static JournalBatch *batch_new(PvsJournal *j)
     return b;
 }
 
+/* Nothing more goes into the batch that is gathering */
+static void batch_seal(PvsJournal *j)
+{
+    JournalBatch *b = j->gathering;
+
+    if (j->head.pos % JOURNAL_ALIGN) {
+        chain(j, b, append_pad(j, to_align(j->head.pos)));
+    }
+    j->gathering = NULL;
+}
+
 /* The batch that takes @a, which is its first one if *@leads */
 static JournalBatch *batch_join(PvsJournal *j, Append *a, bool *leads)
 {
@@ -218,7 +247,8 @@ static JournalBatch *batch_join(PvsJournal *j, Append *a, bool *leads)
 
     if (b && (b->bytes + a->space > BATCH_BYTES || b->n == BATCH_RECORDS ||
               j->head.pos % j->ring_size == 0)) {
-        b = NULL;               /* its leader is on its way all the same */
+        batch_seal(j);          /* its leader is on its way all the same */
+        b = NULL;
     }
     *leads = !b;
     if (!b) {
@@ -303,7 +333,7 @@ static void coroutine_fn GRAPH_RDLOCK batch_co_lead(PvsJournal *j,
     }
     j->writing++;
     if (j->gathering == b) {
-        j->gathering = NULL;
+        batch_seal(j);
     }
     b->ret = j->broken ? -EIO : 0;
     qemu_mutex_unlock(&j->waits->lock);
@@ -379,7 +409,7 @@ static int coroutine_fn GRAPH_RDLOCK append_co_commit(PvsJournal *j, Append *a,
 /* What is left of this round of the ring is too short for the next record */
 static int coroutine_fn GRAPH_RDLOCK append_co_pad(PvsJournal *j)
 {
-    return append_co_locked(j, append_new(j, JOURNAL_PAD, ring_rest(j)));
+    return append_co_locked(j, append_pad(j, ring_rest(j)));
 }
 
 /* 1 with the lock held if @a can go in now, 0 to look again, or -errno */

@@ -15,8 +15,9 @@
 #define LOOK            (50 * SCALE_MS)
 /* Made local at once */
 #define STEP            (1 * MiB)
-/* What a record of 4 KiB, the least that counts in a reserve, takes more */
-#define RECORD          4096
+/* The least write that counts in a reserve, and what its record takes */
+#define WRITE           4096
+#define WRITE_SPACE     (WRITE + JOURNAL_ALIGN)
 
 typedef struct VdiskJob {
     BlockJob common;
@@ -323,13 +324,13 @@ void qmp_vdisk_drain(const char *job_id, const char *node_name, Error **errp)
 /* Bytes of the ring that writes of @bytes take, of 4 KiB each */
 static uint64_t reserve_space(const PvsJournal *j, uint64_t bytes)
 {
-    return DIV_ROUND_UP(bytes, RECORD) * (RECORD + j->unit) + j->ring_size / 16;
+    return DIV_ROUND_UP(bytes, WRITE) * WRITE_SPACE + j->ring_size / 16;
 }
 
 /* What fits at most */
 static uint64_t reserve_max(const PvsJournal *j)
 {
-    return (j->ring_size - j->ring_size / 16) / (RECORD + j->unit) * RECORD;
+    return (j->ring_size - j->ring_size / 16) / WRITE_SPACE * WRITE;
 }
 
 static bool check_window(PvsPrivate *p, const char *node_name, bool open,
