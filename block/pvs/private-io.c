@@ -132,14 +132,43 @@ static int coroutine_fn GRAPH_RDLOCK fill_read(Fill *f, uint64_t session)
     return MIN(ret, 0);
 }
 
+/* Before it is tried again; false if the request must not wait any longer */
+static bool coroutine_fn GRAPH_RDLOCK wait_a_while(PvsPrivate *p, int64_t begun)
+{
+    PvsWaiter w = {};
+    int64_t limit;
+
+    vdisk_graph_co_release();
+    WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
+        limit = pvs_waits_limit(&p->waits);
+        if (p->outage_action != STORE_OUTAGE_WAIT) {
+            limit = MIN(limit, begun + p->outage_wait);
+        }
+        if (pvs_now() < limit) {
+            pvs_co_wait(&p->waits, &w, MIN(limit, pvs_now() +
+                                           p->probe_interval * SCALE_MS));
+        }
+    }
+    vdisk_graph_co_retake();
+    if (pvs_now() < limit) {
+        return true;
+    }
+    qatomic_set(&p->gave_up, true);
+    return false;
+}
+
 /* Again and again, until it is read or it must not wait any longer */
 static int coroutine_fn GRAPH_RDLOCK fill_read_waiting(Fill *f)
 {
+    int64_t begun = pvs_now();
     uint64_t session;
 
     while ((session = wait_session(f->p))) {
         if (fill_read(f, session) >= 0) {
             return 0;
+        }
+        if (!wait_a_while(f->p, begun)) {
+            break;
         }
     }
     return -EIO;

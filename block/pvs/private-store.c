@@ -175,14 +175,6 @@ static void set_state(PvsPrivate *p, PrivateState state, const char *reason)
     qemu_bh_schedule(p->bh);
 }
 
-void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
-{
-    QEMU_LOCK_GUARD(&p->waits.lock);
-    if (p->state == PRIVATE_READY && p->session == session) {
-        set_state(p, PRIVATE_AWAY, strerror(-error));
-    }
-}
-
 bool pvs_private_store_same(PvsPrivate *p, uint64_t session)
 {
     uint64_t connection;
@@ -196,6 +188,17 @@ bool pvs_private_store_same(PvsPrivate *p, uint64_t session)
     return !p->nbd ||
            (nbd_is_connected(p->store->bs) &&
             nbd_connection_generation(p->store->bs) == connection);
+}
+
+void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
+{
+    if (pvs_private_store_same(p, session)) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    if (p->state == PRIVATE_READY && p->session == session) {
+        set_state(p, PRIVATE_AWAY, strerror(-error));
+    }
 }
 
 /* The label */
@@ -302,11 +305,11 @@ int coroutine_fn pvs_private_co_set_closed(PvsPrivate *p, uint64_t session,
     }
     ret = pvs_private_store_same(p, session) ? write_label(p, &id, closed)
                                              : -ENOTCONN;
+    pvs_private_store_failed(p, session, ret < 0 ? ret : -ENOTCONN);
     if (ret >= 0 && !pvs_private_store_same(p, session)) {
         ret = -ENOTCONN;
     }
     if (ret < 0) {
-        pvs_private_store_failed(p, session, ret);
         return ret;
     }
     p->closed_label = closed;
@@ -380,9 +383,7 @@ static bool coroutine_fn store_step(PvsPrivate *p)
     int ret = 0;
 
     if (session) {
-        if (!pvs_private_store_same(p, session)) {
-            pvs_private_store_failed(p, session, -ENOTCONN);
-        }
+        pvs_private_store_failed(p, session, -ENOTCONN);    /* if it is gone */
         return true;
     }
     WITH_GRAPH_RDLOCK_GUARD() {

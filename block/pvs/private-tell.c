@@ -8,6 +8,7 @@
 #include "qapi/error.h"
 #include "qapi/qapi-events-vdisk.h"
 #include "qapi/qapi-types-vdisk.h"
+#include "qemu/error-report.h"
 #include "migration/blocker.h"
 #include "block/pvs/private.h"
 #include "block/pvs/resume.h"
@@ -27,7 +28,7 @@ static unsigned level_of(const PvsPrivate *p)
     for (int i = 0; i < ARRAY_SIZE(levels); i++) {
         unsigned leave = levels[i] - HYSTERESIS;
 
-        if (percent >= (p->buffer_level >= levels[i] ? leave : levels[i])) {
+        if (percent >= (p->told_level >= levels[i] ? leave : levels[i])) {
             level = levels[i];
         }
     }
@@ -37,6 +38,7 @@ static unsigned level_of(const PvsPrivate *p)
 static void tell_buffer(PvsPrivate *p)
 {
     bool broken = qatomic_read(&p->journal.broken);
+    g_autofree char *stuck = NULL;
     unsigned level;
     uint64_t used, lag;
 
@@ -44,11 +46,17 @@ static void tell_buffer(PvsPrivate *p)
         level = broken ? 100 : level_of(p);
         used = pvs_journal_used(&p->journal);
         lag = pvs_private_lag_bytes(p);
+        stuck = g_strdup(p->stuck);
     }
-    if (level != p->buffer_level) {
-        p->buffer_level = level;
+    if (stuck && !p->told_stuck) {
+        warn_report("Nothing of the private disk '%s' is shipped: %s",
+                    bdrv_get_node_name(p->bs), stuck);
+    }
+    if (level != p->told_level || !stuck != !p->told_stuck) {
+        p->told_level = level;
+        p->told_stuck = stuck;
         qapi_event_send_vdisk_buffer(bdrv_get_node_name(p->bs), level, used,
-                                     p->journal.ring_size, lag, broken);
+                                     p->journal.ring_size, lag, broken, stuck);
     }
 }
 
@@ -146,6 +154,7 @@ static PvsBufferInfo *buffer_info(PvsPrivate *p)
     b->epochs_shipped = p->epochs_shipped;
     b->bytes_shipped = p->bytes_shipped;
     b->broken = j->broken;
+    b->stuck = g_strdup(p->stuck);
     b->window = j->header.window;
     b->has_reserve = b->window;
     b->reserve = j->header.reserve;

@@ -394,6 +394,7 @@ void pvs_private_close(PvsPrivate *p)
     qemu_bh_delete(p->bh);
     pvs_waits_destroy(&p->waits);
     g_free(p->reason);
+    g_free(p->stuck);
     g_free(p->store_name);
     g_free(p);
 }

@@ -55,9 +55,9 @@ typedef struct PvsPrivate {
     bool was_empty;             /* the journal, when it was opened */
     int64_t away_since;         /* ns */
     char *reason;               /* why it is away or fenced; or NULL */
+    char *stuck;                /* why nothing is shipped to it; or NULL */
     bool lagging;               /* durability: flushes do not wait */
     bool gave_up;               /* atomic; a request failed for want of it */
-    unsigned buffer_level;      /* percent that was told last */
     uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
 
     /* Main loop only */
@@ -69,6 +69,8 @@ typedef struct PvsPrivate {
     QEMUBH *bh;                 /* tells what has changed */
     bool outage_told;
     PrivateState told_state;
+    unsigned told_level;        /* percent */
+    bool told_stuck;
     Error *blocker;             /* of migration, while there is a lag */
     QLIST_ENTRY(PvsPrivate) all;
 } PvsPrivate;
@@ -136,8 +138,8 @@ void coroutine_fn pvs_private_store_entry(void *opaque);
 uint64_t pvs_private_session(PvsPrivate *p);
 
 /*
- * A request of @session failed, or its connection is gone. All that was sent in
- * it and not flushed may be forgotten (J3).
+ * A request of @session failed. Unless that was the store's own answer, its
+ * connection is gone, and what was not flushed may be forgotten (J3).
  */
 void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error);
 

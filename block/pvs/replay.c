@@ -283,19 +283,36 @@ send_epoch(PvsPrivate *p, JournalEpoch *e, JournalIndex *parts,
     return ret;
 }
 
+/* Why it does not go on although the store is there; @ret is 0 if it does */
+static void note_stuck(PvsPrivate *p, const char *what, int ret)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    if (ret >= 0 && !p->stuck) {
+        return;
+    }
+    g_clear_pointer(&p->stuck, g_free);
+    if (ret < 0 && ret != -EINTR && p->state == PRIVATE_READY) {
+        p->stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
+    }
+    qemu_bh_schedule(p->bh);
+}
+
 static int coroutine_fn GRAPH_RDLOCK ship_epoch(PvsPrivate *p, JournalEpoch *e,
                                                 uint64_t session)
 {
     JournalIndex *parts = epoch_parts(e);
+    const char *what = "the store refuses what is sent";
     int ret = send_epoch(p, e, parts, session);
 
     if (ret >= 0) {
+        what = "the local copy cannot be written";
         ret = for_pieces(p, parts, session, piece_co_copy);
     }
     if (ret >= 0) {
         /* The copy counts as soon as the journal does not: durable (J6) */
         ret = vdisk_layer_co_flush(p->layer);
     }
+    note_stuck(p, what, ret);
     if (ret >= 0) {
         /* Durable before the next epoch is sent, or space used again (J4) */
         ret = pvs_journal_co_change_header(&p->journal, header_tail, &e->end);
