@@ -585,9 +585,8 @@ void pvs_journal_retire(PvsJournal *j, JournalEpoch *e)
     j->tail_pos = e->end.pos;
     QSIMPLEQ_REMOVE_HEAD(&j->epochs, next);
     epoch_free(e);
-    if (j->space_waiters) {
-        pvs_wake_all(j->waits);
-    }
+    /* Those who wait for space, and flushes that wait for the store (J10) */
+    pvs_wake_all(j->waits);
     j->changed(j->opaque);
 }
 
