@@ -369,10 +369,12 @@ int coroutine_fn pvs_private_co_flush(PvsPrivate *p)
     ret = pvs_journal_co_flush(&p->journal);
     if (ret >= 0 && p->store_durability) {
         WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
-            JournalEpoch *e = QSIMPLEQ_LAST(&p->journal.epochs, JournalEpoch,
-                                            next);
+            JournalEpoch *e;
 
-            pos = e && e->closed ? e->end.pos : 0;
+            /* Others may have begun the next one since */
+            QSIMPLEQ_FOREACH(e, &p->journal.epochs, next) {
+                pos = e->closed ? e->end.pos : pos;
+            }
         }
         wait_shipped(p, pos);
     }
