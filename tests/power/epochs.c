@@ -186,8 +186,12 @@ uint64_t epochs_count(const Epochs *x)
 
 /* Judging */
 
-/* Which epoch may be the one that is being sent, if a sector has @id */
-static void spans_of(const GArray *versions, uint64_t id, GArray *spans)
+/*
+ * Which epoch may be the one that is being sent, if a sector has @id? Or, with
+ * @complete, the last one that was.
+ */
+static void spans_of(const GArray *versions, uint64_t id, bool complete,
+                     GArray *spans)
 {
     g_array_set_size(spans, 0);
     for (guint i = 0; i < versions->len; i++) {
@@ -195,7 +199,7 @@ static void spans_of(const GArray *versions, uint64_t id, GArray *spans)
         Span s = {
             .first = v->epoch,
             .last = i + 1 < versions->len
-                    ? g_array_index(versions, Version, i + 1).epoch
+                    ? g_array_index(versions, Version, i + 1).epoch - complete
                     : UINT64_MAX,
         };
         Span *before = spans->len ? &g_array_index(spans, Span, spans->len - 1)
@@ -248,7 +252,8 @@ static char *tell(const Epochs *x, uint64_t sector, uint64_t id,
     return g_string_free(why, false);
 }
 
-bool epochs_allow(const Epochs *x, const uint8_t *store, char **why)
+static bool judge(const Epochs *x, const uint8_t *store, bool complete,
+                  char **why)
 {
     GArray *possible = g_array_new(false, false, sizeof(Span));
     GArray *spans = g_array_new(false, false, sizeof(Span));
@@ -260,7 +265,7 @@ bool epochs_allow(const Epochs *x, const uint8_t *store, char **why)
         uint64_t id = stamp_read(store + s * SECTOR, s);
         GArray *both;
 
-        spans_of(x->versions[s], id, spans);
+        spans_of(x->versions[s], id, complete, spans);
         both = meet(possible, spans);
         if (both->len == 0) {
             *why = tell(x, s, id, possible);
@@ -272,4 +277,14 @@ bool epochs_allow(const Epochs *x, const uint8_t *store, char **why)
     g_array_free(possible, true);
     g_array_free(spans, true);
     return ok;
+}
+
+bool epochs_allow(const Epochs *x, const uint8_t *store, char **why)
+{
+    return judge(x, store, false, why);
+}
+
+bool epochs_complete(const Epochs *x, const uint8_t *store, char **why)
+{
+    return judge(x, store, true, why);
 }

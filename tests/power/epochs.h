@@ -24,6 +24,9 @@ void epochs_free(Epochs *e);
  */
 bool epochs_allow(const Epochs *e, const uint8_t *store, char **why);
 
+/* So, and nothing of the next one? */
+bool epochs_complete(const Epochs *e, const uint8_t *store, char **why);
+
 /* Epochs that the life had */
 uint64_t epochs_count(const Epochs *e);
 

@@ -296,6 +296,10 @@ static void open_disk(Life *l)
     const char *const names[] = { "journal", "copy", "store" };
 
     l->blk = l->subject->open(names, l->size, &error_abort);
+    if (l->subject->durable_store) {
+        /* From now on */
+        wait_drained(l->subject, l->blk);
+    }
 }
 
 static void one_phase(Life *l)
@@ -333,8 +337,8 @@ static void choose_kind(Life *l, bool faults)
     l->phase_requests = 10 + rng_below(&l->rng, 40);
     l->max_workers = 1 + rng_below(&l->rng, 8);
     l->flush_percent = flushes[rng_below(&l->rng, ARRAY_SIZE(flushes))];
-    l->fault_percent = faults && rng_chance(&l->rng, 70) ?
-                       1 + rng_below(&l->rng, 5) : 0;
+    l->fault_percent = faults && rng_chance(&l->rng, 75) ?
+                       2 + rng_below(&l->rng, 10) : 0;
     l->max_bytes = rng_chance(&l->rng, 30) ? MAX_SIZE : 128 * 1024;
 }
 

@@ -29,10 +29,14 @@ typedef struct Subject {
     /* Open it over the devices of these names */
     BlockBackend *(*open)(const char *const name[DEVICES], int64_t size,
                           Error **errp);
-    /* Is all that was written on the store? NULL: it always is */
+    /* Is all that was written on the store, and the label ours? */
     bool (*drained)(BlockBackend *blk);
     /* After that and a close: is its label right? NULL: it has none */
     bool (*label_ok)(const uint8_t *store, int64_t size, char **why);
+    /* Does the label say that the store has all that was written? */
+    bool (*label_closed)(const uint8_t *store, int64_t size);
+    /* A flush waits for the store, as long as that does not fail */
+    bool durable_store;
     /* A discard makes zeros */
     bool discards;
     /* Repeat what failed, as a client does that merely reconnects */
@@ -40,6 +44,7 @@ typedef struct Subject {
 } Subject;
 
 extern const Subject subject_private;
+extern const Subject subject_store;     /* durability=store */
 extern const Subject subject_stock;
 
 /* From begin to end the guest flushed */

@@ -18,7 +18,7 @@
 
 #define LIVES               3       /* of one desktop */
 #define STATES_PER_CUT      4
-#define STATES_PER_LIFE     300
+#define STATES_PER_LIFE     200
 /* One state of so many is let run until all is on the store */
 #define DRAIN_EVERY         4
 #define MAX_NOTES           10
@@ -106,7 +106,8 @@ static bool judge_sectors(Power *p, const uint8_t *data, uint64_t settled,
 /*
  * The store alone (J2): by the epochs in the journal; and, as far as a guest
  * can tell, if it has a write that followed a flush, all before that is there.
- * All before this life counts as flushed.
+ * All before this life counts as flushed. With durability=store all that was
+ * flushed is there.
  */
 static bool judge_store(Power *p)
 {
@@ -120,10 +121,18 @@ static bool judge_store(Power *p)
     if (!epochs_allow(p->epochs, store, &why)) {
         return wrong(p, "%s", why);
     }
+    if (p->subject->label_closed(store, p->l->size) &&
+        !epochs_complete(p->epochs, store, &why)) {
+        return wrong(p, "the label says that the store has all: %s", why);
+    }
     for (uint64_t s = 0; s < p->l->sectors; s++) {
         const Change *c = life_change(p->l, stamp_read(store + s * SECTOR, s));
 
         newest = MAX(newest, c ? c->begin : 0);
+    }
+    if (p->subject->durable_store &&
+        flushed_before(p->l, p->s->now + 1)) {
+        newest = p->s->now + 1;
     }
     return !newest || judge_sectors(p, store, flushed_before(p->l, newest),
                                     "the store alone");
@@ -369,17 +378,19 @@ static void tell(Power *p)
          p->faults_hit[FAULT_CRASH]);
 }
 
-static bool run_private(uint64_t limit, uint64_t seed)
+static bool run_private(const Subject *subject, bool faults, uint64_t limit,
+                        uint64_t seed)
 {
-    Power p = { .subject = &subject_private, .faults = true, .seed = seed };
+    Power p = { .subject = subject, .faults = faults, .seed = seed };
 
     run(&p, limit);
     tell(&p);
-    return report(!p.lost, "power: %" PRIu64 " states, all distinct, from %"
+    return report(!p.lost, "%s: %" PRIu64 " states, all distinct, from %"
                   PRIu64 " cuts, %" PRIu64 " sectors judged, %" PRIu64
                   " states let run until drained; %" PRIu64 " reads judged; %"
-                  PRIu64 " states lost, --seed %" PRIu64, states_seen(&p),
-                  p.tried, p.sectors, p.drains, p.reads, p.lost, seed);
+                  PRIu64 " states lost, --seed %" PRIu64, subject->name,
+                  states_seen(&p), p.tried, p.sectors, p.drains, p.reads,
+                  p.lost, seed);
 }
 
 /*
@@ -453,6 +464,7 @@ int main(int argc, char **argv)
 {
     uint64_t limit = option_number(argv, "--states", 10000);
     uint64_t control = option_number(argv, "--control", 1000);
+    uint64_t durable = option_number(argv, "--durable", 1000);
     uint64_t seed = option_number(argv, "--seed", 1);
     bool ok = true;
 
@@ -465,7 +477,10 @@ int main(int argc, char **argv)
         ok = run_faulty_control(30, seed) && ok;
     }
     if (limit) {
-        ok = run_private(limit, seed) && ok;
+        ok = run_private(&subject_private, true, limit, seed) && ok;
+    }
+    if (durable) {
+        ok = run_private(&subject_store, false, durable, seed) && ok;
     }
     return !ok;
 }

@@ -53,8 +53,13 @@ static void make_journal(Start *s, Rng *rng)
     }
 }
 
-static void make_copy(Start *s)
+/*
+ * Sometimes the file was the copy of another journal's vDisk, and has all of
+ * that
+ */
+static void make_copy(Start *s, Rng *rng)
 {
+    bool used = rng_chance(rng, 50);
     VdiskHeader h = {
         .role = VDISK_ROLE_LOCAL_COPY,
         .lifetime = VDISK_DEDICATED,
@@ -62,11 +67,17 @@ static void make_copy(Start *s)
     };
 
     vdisk_header_layout(&h, s->size);
+    if (used) {
+        random_uuid(rng, h.base.root);
+    }
     s->length[COPY] = h.file_size;
     s->device[COPY] = device_alloc(h.file_size);
     for (int i = 0; i < VDISK_HEADER_COPIES; i++) {
         h.generation = VDISK_HEADER_COPIES - i;
         vdisk_header_encode(&h, s->device[COPY] + i * VDISK_HEADER_BYTES);
+    }
+    for (uint64_t g = 0; used && g < s->size / GRANULE; g++) {
+        s->device[COPY][h.map_offset + g / 4] |= VDISK_STATE_DATA << g % 4 * 2;
     }
     fill_with_stale(s->device[COPY], h.data_offset,
                     h.file_size - h.data_offset);
@@ -75,7 +86,7 @@ static void make_copy(Start *s)
 static void private_make(Start *s, Rng *rng)
 {
     make_journal(s, rng);
-    make_copy(s);
+    make_copy(s, rng);
     s->length[STORE] = label_offset(s->size) + LABEL_BYTES;
     s->device[STORE] = device_alloc(s->length[STORE]);
 }
@@ -89,8 +100,8 @@ static QDict *device_options(const char *name)
     return options;
 }
 
-static BlockBackend *private_open(const char *const name[DEVICES],
-                                  int64_t size, Error **errp)
+static BlockBackend *open_private(const char *const name[DEVICES],
+                                  const char *durability, Error **errp)
 {
     QDict *options = qdict_new();
     QList *stores = qlist_new();
@@ -101,12 +112,25 @@ static BlockBackend *private_open(const char *const name[DEVICES],
     qdict_put_str(options, "mode", "private");
     qdict_put_str(options, "vdisk", "v");
     qdict_put_int(options, "version", 1);
+    qdict_put_str(options, "durability", durability);
     qdict_put_int(options, "probe-interval", 50);
     qdict_put(options, "stores", stores);
     qdict_put(options, "file", device_options(name[COPY]));
     qdict_put(options, "journal", device_options(name[JOURNAL]));
     qdict_flatten(options);
     return blk_new_open(NULL, NULL, options, BDRV_O_RDWR | BDRV_O_UNMAP, errp);
+}
+
+static BlockBackend *private_open(const char *const name[DEVICES],
+                                  int64_t size, Error **errp)
+{
+    return open_private(name, "local", errp);
+}
+
+static BlockBackend *store_open(const char *const name[DEVICES],
+                                int64_t size, Error **errp)
+{
+    return open_private(name, "store", errp);
 }
 
 static bool private_drained(BlockBackend *blk)
@@ -116,7 +140,8 @@ static bool private_drained(BlockBackend *blk)
     GRAPH_RDLOCK_GUARD_MAINLOOP();
     p = pvs_private_of(blk_bs(blk));
     QEMU_LOCK_GUARD(&p->waits.lock);
-    return p->state == PRIVATE_READY && QSIMPLEQ_EMPTY(&p->journal.epochs);
+    return p->state == PRIVATE_READY && !p->lagging &&
+           QSIMPLEQ_EMPTY(&p->journal.epochs);
 }
 
 static bool private_label_ok(const uint8_t *store, int64_t size, char **why)
@@ -135,12 +160,32 @@ static bool private_label_ok(const uint8_t *store, int64_t size, char **why)
     return true;
 }
 
+static bool private_label_closed(const uint8_t *store, int64_t size)
+{
+    g_autofree char *why = NULL;
+    Label l;
+
+    return label_decode(&l, store + label_offset(size), &why) && l.closed;
+}
+
 const Subject subject_private = {
-    .name = "private",
+    .name = "power",
     .make = private_make,
     .open = private_open,
     .drained = private_drained,
     .label_ok = private_label_ok,
+    .label_closed = private_label_closed,
+    .discards = true,
+};
+
+const Subject subject_store = {
+    .name = "durability=store",
+    .make = private_make,
+    .open = store_open,
+    .drained = private_drained,
+    .label_ok = private_label_ok,
+    .label_closed = private_label_closed,
+    .durable_store = true,
     .discards = true,
 };
 
