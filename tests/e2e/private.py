@@ -15,7 +15,7 @@ from rows import ROWS
 from upgrade import Script, Upgrade
 
 # The disks that are under test; --long adds a control
-NAMES = ("nbd-raw", "nbd-qcow2")
+NAMES = ("pvs", "nbd-raw", "nbd-qcow2")
 # In seconds, that the store stays away
 AWAY_SHORT, AWAY_LONG = 15, 60
 
