@@ -55,6 +55,7 @@ JournalEpoch *pvs_journal_open_epoch(PvsJournal *j)
     e->entries = g_array_new(false, false, sizeof(JournalEntry));
     e->begun = pvs_now();
     QSIMPLEQ_INSERT_TAIL(&j->epochs, e, next);
+    j->changed(j->opaque);
     return e;
 }
 

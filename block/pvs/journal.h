@@ -82,7 +82,7 @@ typedef struct PvsJournal {
     CoMutex flush_gate;
     uint64_t syncs;             /* twice those ended, odd during one; atomic */
 
-    /* Called with the lock held when an epoch is closed, or space is short */
+    /* Called with the lock held when an epoch begins or ends, and so on */
     void (*changed)(void *opaque);
     void *opaque;
 } PvsJournal;

@@ -383,6 +383,8 @@ void pvs_private_close(PvsPrivate *p)
 {
     if (p->running) {
         end_background(p);
+        /* The last word to the store may take as long as any */
+        timer_del(p->break_timer);
         tell_lag(p);
         close_label(p);
     }
