@@ -18,7 +18,7 @@ RECONNECT = 600
 # update window reserves of that
 LABEL = 4096
 JOURNAL = 256 << 20
-RESERVE = 128 << 20
+RESERVE = 112 << 20
 
 
 class Row:
