@@ -50,7 +50,6 @@ static bool tune_nbd(PvsPrivate *p, QDict *options, Error **errp)
     qdict_put_int(options, "reconnect-interval", p->probe_interval);
     qdict_put_int(options, "connect-timeout", p->request_timeout);
     qdict_put_int(options, "io-timeout", p->request_timeout);
-    qdict_put_bool(options, "exclusive", true);
     qdict_put_int(options, "size", label_offset(p->virtual_size) + LABEL_BYTES);
     return true;
 }
@@ -73,15 +72,16 @@ static char *name_of(const QDict *options)
 }
 
 static BdrvChild *GRAPH_UNLOCKED attach(PvsPrivate *p, QDict *options,
-                                        Error **errp)
+                                        const char *name,
+                                        BdrvChildRole role, Error **errp)
 {
     ERRP_GUARD();
+    int flags = role & BDRV_CHILD_DATA ? BDRV_O_RDWR : 0;
     BlockDriverState *store;
     BdrvChild *child;
     bool ok;
 
-    store = bdrv_open(NULL, NULL, qdict_clone_shallow(options), BDRV_O_RDWR,
-                      errp);
+    store = bdrv_open(NULL, NULL, qdict_clone_shallow(options), flags, errp);
     if (!store) {
         return NULL;
     }
@@ -97,8 +97,7 @@ static BdrvChild *GRAPH_UNLOCKED attach(PvsPrivate *p, QDict *options,
         return NULL;
     }
     bdrv_graph_wrlock();
-    child = bdrv_attach_child(p->bs, store, "store", &child_of_bds,
-                              BDRV_CHILD_DATA, errp);
+    child = bdrv_attach_child(p->bs, store, name, &child_of_bds, role, errp);
     bdrv_graph_wrunlock();
     return child;
 }
@@ -123,6 +122,30 @@ static bool check_length(PvsPrivate *p, Error **errp)
     return false;
 }
 
+/* Optional: the version's read-only export */
+static bool GRAPH_UNLOCKED open_label(PvsPrivate *p, QDict *options,
+                                      Error **errp)
+{
+    QDict *sub;
+    const char *driver;
+    bool ok = true;
+
+    qdict_extract_subqdict(options, &sub, "label.");
+    driver = qdict_get_try_str(sub, "driver");
+    if (qdict_size(sub) && (!driver || !g_str_equal(driver, "nbd") ||
+                            !p->nbd)) {
+        error_setg(errp, "'label' is an NBD export that is given inline, for "
+                   "a store that is one, too");
+        ok = false;
+    } else if (driver) {
+        ok = tune_nbd(p, sub, errp);
+        p->label = ok ? attach(p, sub, "label", 0, errp) : NULL;
+        ok = p->label;
+    }
+    qobject_unref(sub);
+    return ok;
+}
+
 bool pvs_private_open_store(PvsPrivate *p, QDict *options, Error **errp)
 {
     g_autoptr(QDict) rest = NULL;
@@ -142,12 +165,15 @@ bool pvs_private_open_store(PvsPrivate *p, QDict *options, Error **errp)
     p->nbd = g_str_equal(driver, "nbd");
     p->store_name = name_of(sub);
     ok = !p->nbd || tune_nbd(p, sub, errp);
+    if (ok && p->nbd) {
+        qdict_put_bool(sub, "exclusive", true);
+    }
     if (ok) {
-        p->store = attach(p, sub, errp);
+        p->store = attach(p, sub, "store", BDRV_CHILD_DATA, errp);
         ok = p->store && check_length(p, errp);
     }
     qobject_unref(sub);
-    return ok;
+    return ok && open_label(p, options, errp);
 }
 
 /* State */
@@ -203,11 +229,11 @@ void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
 
 /* The label */
 
-static int coroutine_fn GRAPH_RDLOCK read_label(PvsPrivate *p, Label *l,
-                                                char **why)
+static int coroutine_fn GRAPH_RDLOCK
+read_label(PvsPrivate *p, BdrvChild *child, Label *l, char **why)
 {
-    uint8_t *buf = qemu_blockalign(p->store->bs, LABEL_BYTES);
-    int ret = bdrv_co_pread(p->store, label_offset(p->virtual_size),
+    uint8_t *buf = qemu_blockalign(child->bs, LABEL_BYTES);
+    int ret = bdrv_co_pread(child, label_offset(p->virtual_size),
                             LABEL_BYTES, buf, 0);
 
     if (ret >= 0 && !label_decode(l, buf, why)) {
@@ -332,14 +358,14 @@ static int coroutine_fn GRAPH_RDLOCK look(PvsPrivate *p, Label *l, char **why)
     int ret;
 
     bind_connection(p, 0);
-    ret = read_label(p, l, why);
+    ret = read_label(p, p->store, l, why);
     if (ret < 0 || !p->nbd) {
         return ret;
     }
     /* It may have been another connection: read it on the one that is bound */
     p->connection = nbd_connection_generation(p->store->bs);
     bind_connection(p, p->connection);
-    return read_label(p, l, why);
+    return read_label(p, p->store, l, why);
 }
 
 static int coroutine_fn GRAPH_RDLOCK connect_store(PvsPrivate *p, char **why)
@@ -351,8 +377,14 @@ static int coroutine_fn GRAPH_RDLOCK connect_store(PvsPrivate *p, char **why)
         .empty = p->was_empty,
     };
     Label l;
-    int ret = look(p, &l, why);
+    int ret = p->label ? read_label(p, p->label, &l, why) : 0;
 
+    if (ret >= 0 && p->label && label_judge(&q, &l, why) == LABEL_FENCED) {
+        return -ESTALE;         /* and whoever writes has noticed nothing */
+    }
+    if (ret >= 0) {
+        ret = look(p, &l, why);
+    }
     if (ret < 0) {
         return ret;
     }

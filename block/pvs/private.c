@@ -100,6 +100,9 @@ static void break_timer(void *opaque)
         if (p->store) {
             bdrv_cancel_in_flight(p->store->bs);
         }
+        if (p->label) {
+            bdrv_cancel_in_flight(p->label->bs);
+        }
         timer_mod(p->break_timer, pvs_now() + PVS_BREAK_MS * SCALE_MS);
     }
 }

@@ -305,6 +305,12 @@ pvs_child_perm(BlockDriverState *bs, BdrvChild *c, BdrvChildRole role,
         bdrv_default_perms(bs, c, role, queue, perm, shared, nperm, nshared);
         return;
     }
+    if (s->is_private && !(role & BDRV_CHILD_DATA)) {
+        /* The label is not the disk's data, and looked at only */
+        *nperm = BLK_PERM_CONSISTENT_READ;
+        *nshared = BLK_PERM_ALL;
+        return;
+    }
     if (s->is_private) {
         /* Nobody else writes to the store (J9); inactive, we do not either */
         bool active = !(bs->open_flags & BDRV_O_INACTIVE);
