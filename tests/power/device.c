@@ -15,7 +15,7 @@ struct DeviceInFlight {
     uint64_t connection, begin;
     int64_t offset, bytes;
     QEMUIOVector *qiov;         /* of a write */
-    bool writes;
+    bool reads, writes;
     QLIST_ENTRY(DeviceInFlight) next;
 };
 
@@ -184,13 +184,14 @@ static void lose(Device *d)
 }
 
 /* Who loses the connection hears of it: one request fails at least */
-static bool refuses(Device *d)
+static bool refuses(Device *d, const DeviceInFlight *f)
 {
     if (d->down && d->refused &&
         qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= d->up_at) {
         d->down = false;
     }
-    if (!d->down && d->fault_in && --d->fault_in == 0) {
+    if (!d->down && d->fault_in && (f->reads || !d->fault_on_read) &&
+        --d->fault_in == 0) {
         d->faults[d->fault]++;
         if (d->fault == FAULT_ERROR) {
             return true;
@@ -201,12 +202,14 @@ static bool refuses(Device *d)
     return d->down;
 }
 
-void device_plan_fault(Device *d, DeviceFault fault, unsigned in, unsigned ms)
+void device_plan_fault(Device *d, DeviceFault fault, unsigned in, unsigned ms,
+                       bool on_read)
 {
     QEMU_LOCK_GUARD(&d->lock);
     d->fault = fault;
     d->fault_in = in;
     d->fault_ms = ms;
+    d->fault_on_read = on_read;
 }
 
 void device_repair(Device *d)
@@ -244,7 +247,7 @@ static bool begin_request(Device *d, DeviceInFlight *f)
 {
     QEMU_LOCK_GUARD(&d->lock);
     d->requests++;
-    if (refuses(d)) {
+    if (refuses(d, f)) {
         return false;
     }
     f->connection = d->connection;
@@ -276,7 +279,7 @@ static int coroutine_fn device_co_preadv(BlockDriverState *bs, int64_t offset,
                                          BdrvRequestFlags flags)
 {
     Device *d = device_of(bs);
-    DeviceInFlight f = { .offset = offset, .bytes = bytes };
+    DeviceInFlight f = { .offset = offset, .bytes = bytes, .reads = true };
     int ret = device_co_do(d, &f);
 
     if (ret < 0) {

@@ -83,6 +83,7 @@ typedef struct Device {
     unsigned fault_in;          /* requests until the next one; 0: none */
     DeviceFault fault;
     unsigned fault_ms;
+    bool fault_on_read;         /* only these count */
     uint64_t faults[FAULT_CRASH + 1];
     uint64_t requests;
 } Device;
@@ -95,8 +96,12 @@ void device_free(Device *d);
 /* Record all requests in @log from now on, as number @number */
 void device_start_log(Device *d, Log *log, unsigned number);
 
-/* Hit the @in-th request from now on; outages take @ms at least */
-void device_plan_fault(Device *d, DeviceFault fault, unsigned in, unsigned ms);
+/*
+ * Hit the @in-th request from now on, or, with @on_read, the @in-th read;
+ * outages take @ms at least
+ */
+void device_plan_fault(Device *d, DeviceFault fault, unsigned in, unsigned ms,
+                       bool on_read);
 
 /* It comes back, whatever was planned */
 void device_repair(Device *d);

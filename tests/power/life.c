@@ -15,7 +15,6 @@
 #define MIN_SIZE        (64 * 1024)
 #define MAX_SIZE        (1024 * 1024)
 #define MAX_OUTAGE_MS   90
-#define DRAIN_SECONDS   60
 #define MAX_NOTES       10
 
 static uint64_t tick(Life *l)
@@ -200,10 +199,12 @@ static void plan_fault(Life *l)
     unsigned ms = rng_chance(&l->rng, 60) ? 0 :
                   rng_below(&l->rng, MAX_OUTAGE_MS);
 
+    bool on_read = rng_chance(&l->rng, 40);
+    unsigned in = 1 + rng_below(&l->rng, on_read ? 3 :
+                                far[rng_below(&l->rng, 3)]);
+
     if (!l->device[STORE]->fault_in) {
-        device_plan_fault(l->device[STORE], fault,
-                          1 + rng_below(&l->rng, far[rng_below(&l->rng, 3)]),
-                          ms);
+        device_plan_fault(l->device[STORE], fault, in, ms, on_read);
     }
 }
 
@@ -219,15 +220,17 @@ static void coroutine_fn co_request(Life *l)
         co_flush(l);
         return;
     }
+    if (rng_chance(&l->rng, l->read_percent)) {
+        co_read(l);
+        return;
+    }
     dice = rng_below(&l->rng, 100);
-    if (dice < 65) {
-        co_write(l);
-    } else if (dice < 75) {
+    if (dice < 10) {
         co_zero(l);
-    } else if (dice < 83 && l->subject->discards) {
+    } else if (dice < 20 && l->subject->discards) {
         co_discard(l);
     } else {
-        co_read(l);
+        co_write(l);
     }
 }
 
@@ -256,41 +259,6 @@ static void run_requests(Life *l)
 
 /* The disk as a whole */
 
-typedef struct Pause {
-    unsigned ms;
-    bool done;
-} Pause;
-
-static void coroutine_fn pause_entry(void *opaque)
-{
-    Pause *p = opaque;
-
-    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, p->ms * SCALE_MS);
-    p->done = true;
-    aio_wait_kick();
-}
-
-static void pause_ms(unsigned ms)
-{
-    Pause p = { .ms = ms };
-
-    qemu_coroutine_enter(qemu_coroutine_create(pause_entry, &p));
-    AIO_WAIT_WHILE_UNLOCKED(NULL, !p.done);
-}
-
-bool wait_drained(const Subject *subject, BlockBackend *blk)
-{
-    int64_t end = g_get_monotonic_time() + DRAIN_SECONDS * G_USEC_PER_SEC;
-
-    while (subject->drained && !subject->drained(blk)) {
-        if (g_get_monotonic_time() >= end) {
-            return false;
-        }
-        pause_ms(1);
-    }
-    return true;
-}
-
 static void open_disk(Life *l)
 {
     const char *const names[] = { "journal", "copy", "store" };
@@ -317,8 +285,7 @@ static void one_phase(Life *l)
         g_array_append_val(l->flushes, f);
         if (!wait_drained(l->subject, l->blk)) {
             l->wrong++;
-            note("what was flushed is not on the store after %d s",
-                 DRAIN_SECONDS);
+            note("what was flushed is not on the store after a minute");
         }
     }
     if (rng_chance(&l->rng, 20)) {
@@ -337,6 +304,7 @@ static void choose_kind(Life *l, bool faults)
     l->phase_requests = 10 + rng_below(&l->rng, 40);
     l->max_workers = 1 + rng_below(&l->rng, 8);
     l->flush_percent = flushes[rng_below(&l->rng, ARRAY_SIZE(flushes))];
+    l->read_percent = rng_chance(&l->rng, 30) ? 50 : 15;
     l->fault_percent = faults && rng_chance(&l->rng, 75) ?
                        2 + rng_below(&l->rng, 10) : 0;
     l->max_bytes = rng_chance(&l->rng, 30) ? MAX_SIZE : 128 * 1024;

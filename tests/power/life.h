@@ -64,7 +64,7 @@ typedef struct Life {
 
     /* What kind of life it is */
     unsigned phases, phase_requests, max_workers;
-    unsigned flush_percent, fault_percent;
+    unsigned flush_percent, fault_percent, read_percent;
     int64_t max_bytes;
 
     /* What happened, in the order of time */
@@ -93,5 +93,9 @@ const Change *life_change(const Life *l, uint64_t id);
 
 /* Wait until all of it is on the store. False if that takes too long. */
 bool wait_drained(const Subject *subject, BlockBackend *blk);
+void pause_ms(unsigned ms);
+
+/* alarm() says that the test hangs, and ends it */
+void watch_for_hangs(void);
 
 #endif /* TESTS_POWER_LIFE_H */

@@ -446,20 +446,6 @@ static bool run_faulty_control(uint64_t lives, uint64_t seed)
                   "flushed, in %" PRIu64 " lives", lost, lives);
 }
 
-static void hangs(int sig)
-{
-    static const char line[] = "not ok - power: a life hangs\n";
-
-    _exit(write(STDOUT_FILENO, line, sizeof(line) - 1) > 0 ? 1 : 2);
-}
-
-static void watch_for_hangs(void)
-{
-    struct sigaction action = { .sa_handler = hangs };
-
-    sigaction(SIGALRM, &action, NULL);
-}
-
 int main(int argc, char **argv)
 {
     uint64_t limit = option_number(argv, "--states", 10000);

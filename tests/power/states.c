@@ -147,11 +147,35 @@ static unsigned choose_percent(States *s, StateKind kind, const LogEvent *e,
     }
 }
 
-static void put_event(States *s, StateDevice *sd, const LogEvent *e,
-                      unsigned percent)
+/*
+ * A sector of which only the first part was written. The journal has checksums;
+ * of other devices a sector is written or not.
+ */
+static void put_torn_sector(States *s, StateDevice *sd, const LogEvent *e,
+                            int64_t at)
 {
+    uint8_t *data = sd->d->data + e->offset + at;
+    unsigned n = 8 + rng_below(&s->rng, SECTOR - 8);
+    uint8_t old[SECTOR];
+
+    memcpy(old, data, SECTOR);
+    put_sector(sd->d->data, e, at);
+    memcpy(data + n, old + n, SECTOR - n);
+    s->hash ^= mix(e, at) + n;
+}
+
+static void put_event(States *s, StateDevice *sd, const LogEvent *e,
+                      unsigned percent, bool may_tear)
+{
+    bool tears = may_tear && e->device == JOURNAL && rng_chance(&s->rng, 20);
+
     for (int64_t at = 0; at < e->bytes; at += SECTOR) {
-        if (rng_chance(&s->rng, percent)) {
+        if (!rng_chance(&s->rng, percent)) {
+            continue;
+        }
+        if (tears && rng_chance(&s->rng, 20)) {
+            put_torn_sector(s, sd, e, at);
+        } else {
             put_sector(sd->d->data, e, at);
             s->hash ^= mix(e, at);
         }
@@ -177,8 +201,9 @@ static void make_device(States *s, StateDevice *sd, StateKind kind)
         const LogEvent *e = event_at(sd, i);
 
         if (e->begin <= s->now && e->request != DEVICE_CRASH) {
-            put_event(s, sd, e, choose_percent(s, kind, e, density,
-                                               i == picked));
+            put_event(s, sd, e,
+                      choose_percent(s, kind, e, density, i == picked),
+                      kind != STATE_PREFIX && kind != STATE_ALIVE);
         }
     }
 }

@@ -6,12 +6,66 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "qemu/main-loop.h"
 #include "block/qdict.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "block/pvs/journal-format.h"
 #include "block/pvs/private.h"
 #include "life.h"
+
+#define DRAIN_SECONDS   60
+
+/* Waiting */
+
+typedef struct Pause {
+    unsigned ms;
+    bool done;
+} Pause;
+
+static void coroutine_fn pause_entry(void *opaque)
+{
+    Pause *p = opaque;
+
+    qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, p->ms * SCALE_MS);
+    p->done = true;
+    aio_wait_kick();
+}
+
+void pause_ms(unsigned ms)
+{
+    Pause p = { .ms = ms };
+
+    qemu_coroutine_enter(qemu_coroutine_create(pause_entry, &p));
+    AIO_WAIT_WHILE_UNLOCKED(NULL, !p.done);
+}
+
+bool wait_drained(const Subject *subject, BlockBackend *blk)
+{
+    int64_t end = g_get_monotonic_time() + DRAIN_SECONDS * G_USEC_PER_SEC;
+
+    while (subject->drained && !subject->drained(blk)) {
+        if (g_get_monotonic_time() >= end) {
+            return false;
+        }
+        pause_ms(1);
+    }
+    return true;
+}
+
+static void hangs(int sig)
+{
+    static const char line[] = "not ok - power: a life hangs\n";
+
+    _exit(write(STDOUT_FILENO, line, sizeof(line) - 1) > 0 ? 1 : 2);
+}
+
+void watch_for_hangs(void)
+{
+    struct sigaction action = { .sa_handler = hangs };
+
+    sigaction(SIGALRM, &action, NULL);
+}
 
 /* A desktop in private image mode */
 
