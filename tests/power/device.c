@@ -183,6 +183,22 @@ static void lose(Device *d)
     d->up_at = qemu_clock_get_ns(QEMU_CLOCK_REALTIME) + d->fault_ms * SCALE_MS;
 }
 
+/* No write fails then: who wrote has to hear of it from the reader */
+static bool is_between(Device *d, const DeviceInFlight *f)
+{
+    DeviceInFlight *other;
+
+    if (!f->reads || !d->log || !d->pending->len) {
+        return false;
+    }
+    QLIST_FOREACH(other, &d->in_flight, next) {
+        if (!other->reads) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Who loses the connection hears of it: one request fails at least */
 static bool refuses(Device *d, const DeviceInFlight *f)
 {
@@ -190,7 +206,7 @@ static bool refuses(Device *d, const DeviceInFlight *f)
         qemu_clock_get_ns(QEMU_CLOCK_REALTIME) >= d->up_at) {
         d->down = false;
     }
-    if (!d->down && d->fault_in && (f->reads || !d->fault_on_read) &&
+    if (!d->down && d->fault_in && (!d->fault_on_read || is_between(d, f)) &&
         --d->fault_in == 0) {
         d->faults[d->fault]++;
         if (d->fault == FAULT_ERROR) {
@@ -233,6 +249,11 @@ static void coroutine_fn device_co_wait(Device *d)
     qemu_mutex_lock(&d->lock);
     yields = rng_below(&d->rng, d->max_yields + 1);
     wait_us = rng_below(&d->rng, d->max_wait_us + 1);
+    if (rng_chance(&d->rng, 4)) {
+        /* What comes meanwhile overtakes it */
+        yields *= 10;
+        wait_us *= 10;
+    }
     qemu_mutex_unlock(&d->lock);
     for (unsigned i = 0; i < yields; i++) {
         aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());

@@ -83,7 +83,7 @@ typedef struct Device {
     unsigned fault_in;          /* requests until the next one; 0: none */
     DeviceFault fault;
     unsigned fault_ms;
-    bool fault_on_read;         /* only these count */
+    bool fault_on_read;         /* between writes and their flush */
     uint64_t faults[FAULT_CRASH + 1];
     uint64_t requests;
 } Device;
@@ -97,8 +97,9 @@ void device_free(Device *d);
 void device_start_log(Device *d, Log *log, unsigned number);
 
 /*
- * Hit the @in-th request from now on, or, with @on_read, the @in-th read;
- * outages take @ms at least
+ * Hit the @in-th request from now on, or, with @on_read, of the reads that come
+ * while something is not flushed, and no write under way. Outages take @ms at
+ * least.
  */
 void device_plan_fault(Device *d, DeviceFault fault, unsigned in, unsigned ms,
                        bool on_read);

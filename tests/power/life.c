@@ -200,10 +200,10 @@ static void plan_fault(Life *l)
                   rng_below(&l->rng, MAX_OUTAGE_MS);
 
     bool on_read = rng_chance(&l->rng, 40);
-    unsigned in = 1 + rng_below(&l->rng, on_read ? 3 :
-                                far[rng_below(&l->rng, 3)]);
+    unsigned in = on_read ? 1 : 1 + rng_below(&l->rng,
+                                              far[rng_below(&l->rng, 3)]);
 
-    if (!l->device[STORE]->fault_in) {
+    if (!l->device[STORE]->fault_in || l->device[STORE]->fault_on_read) {
         device_plan_fault(l->device[STORE], fault, in, ms, on_read);
     }
 }
@@ -213,6 +213,7 @@ static void coroutine_fn co_request(Life *l)
     unsigned dice = rng_below(&l->rng, 100);
 
     l->requests++;
+    l->full += l->subject->full && l->subject->full(l->blk);
     if (rng_chance(&l->rng, l->fault_percent)) {
         plan_fault(l);
     }
@@ -263,8 +264,14 @@ static void open_disk(Life *l)
 {
     const char *const names[] = { "journal", "copy", "store" };
 
-    l->blk = l->subject->open(names, l->size, &error_abort);
-    if (l->subject->durable_store) {
+    Error *err = NULL;
+
+    l->blk = l->subject->open(names, l->size, &err);
+    if (!l->blk) {
+        l->wrong++;
+        note("opened again, without a cut: %s", error_get_pretty(err));
+        error_free(err);
+    } else if (l->subject->durable_store) {
         /* From now on */
         wait_drained(l->subject, l->blk);
     }
@@ -308,6 +315,13 @@ static void choose_kind(Life *l, bool faults)
     l->fault_percent = faults && rng_chance(&l->rng, 75) ?
                        2 + rng_below(&l->rng, 10) : 0;
     l->max_bytes = rng_chance(&l->rng, 30) ? MAX_SIZE : 128 * 1024;
+    if (rng_chance(&l->rng, 25)) {
+        /* It writes more than a slow store can take */
+        l->slow = true;
+        l->max_workers = 12;
+        l->flush_percent = rng_below(&l->rng, 5);
+        l->max_bytes = MAX_SIZE;
+    }
 }
 
 static void make_devices(Life *l)
@@ -319,7 +333,8 @@ static void make_devices(Life *l)
         l->device[i] = device_new(names[i], l->start->device[i],
                                   l->start->length[i], rng_next(&l->rng));
         device_start_log(l->device[i], l->log, i);
-        l->device[i]->max_yields = 2 + rng_below(&l->rng, 12);
+        l->device[i]->max_yields = l->slow && i == STORE ? 200 :
+                                   2 + rng_below(&l->rng, 12);
     }
 }
 
@@ -352,7 +367,7 @@ Life *life_record(const Subject *subject, Start *start, uint64_t seed,
     make_devices(l);
     make_history(l);
     open_disk(l);
-    for (unsigned i = 0; i < l->phases; i++) {
+    for (unsigned i = 0; i < l->phases && l->blk; i++) {
         one_phase(l);
     }
     blk_unref(l->blk);

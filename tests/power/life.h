@@ -35,6 +35,8 @@ typedef struct Subject {
     bool (*label_ok)(const uint8_t *store, int64_t size, char **why);
     /* Does the label say that the store has all that was written? */
     bool (*label_closed)(const uint8_t *store, int64_t size);
+    /* Do writes wait for space now? NULL: they never do */
+    bool (*full)(BlockBackend *blk);
     /* A flush waits for the store, as long as that does not fail */
     bool durable_store;
     /* A discard makes zeros */
@@ -66,6 +68,7 @@ typedef struct Life {
     unsigned phases, phase_requests, max_workers;
     unsigned flush_percent, fault_percent, read_percent;
     int64_t max_bytes;
+    bool slow;                  /* the store */
 
     /* What happened, in the order of time */
     GPtrArray **history;        /* for each sector: Change * */
@@ -74,6 +77,7 @@ typedef struct Life {
     GArray *flushes;
     uint64_t reads, wrong;      /* sectors */
     uint64_t requests;
+    uint64_t full;              /* of these came while the journal was full */
 
     /* Of the running phase */
     unsigned to_start, running;

@@ -41,6 +41,7 @@ typedef struct Power {
 
     GHashTable *seen;           /* hashes */
     uint64_t tried, lost, sectors, drains, lives, n_epochs, reads, requests;
+    uint64_t full;
     uint64_t faults_hit[FAULT_CRASH + 1];
 } Power;
 
@@ -314,6 +315,7 @@ static void count_life(Power *p)
     p->lives++;
     p->requests += p->l->requests;
     p->reads += p->l->reads;
+    p->full += p->l->full;
     p->lost += p->l->wrong;
     p->n_epochs += p->epochs ? epochs_count(p->epochs) : 0;
     for (int i = 0; i <= FAULT_CRASH; i++) {
@@ -371,9 +373,10 @@ static void run(Power *p, uint64_t limit)
 
 static void tell(Power *p)
 {
-    note("%s: %" PRIu64 " lives, %" PRIu64 " requests, %" PRIu64 " epochs; of "
-         "the store %" PRIu64 " errors, %" PRIu64 " lost links, %" PRIu64
-         " crashes", p->subject->name, p->lives, p->requests, p->n_epochs,
+    note("%s: %" PRIu64 " lives, %" PRIu64 " requests, %" PRIu64 " of them "
+         "while the journal was full, %" PRIu64 " epochs; of the store %" PRIu64
+         " errors, %" PRIu64 " lost links, %" PRIu64 " crashes",
+         p->subject->name, p->lives, p->requests, p->full, p->n_epochs,
          p->faults_hit[FAULT_ERROR], p->faults_hit[FAULT_LINK],
          p->faults_hit[FAULT_CRASH]);
 }

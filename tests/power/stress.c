@@ -140,7 +140,7 @@ static void plan_fault(Stress *s)
 {
     static const unsigned ms[] = { 0, 0, 20, 200 };
 
-    if (!s->device[STORE]->fault_in && rng_chance(&s->rng, 60)) {
+    if (rng_chance(&s->rng, 60)) {
         device_plan_fault(s->device[STORE], rng_below(&s->rng, FAULT_CRASH + 1),
                           1 + rng_below(&s->rng, 30),
                           ms[rng_below(&s->rng, 4)],

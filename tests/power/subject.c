@@ -198,6 +198,16 @@ static bool private_drained(BlockBackend *blk)
            QSIMPLEQ_EMPTY(&p->journal.epochs);
 }
 
+static bool coroutine_fn private_full(BlockBackend *blk)
+{
+    PvsPrivate *p;
+
+    GRAPH_RDLOCK_GUARD();
+    p = pvs_private_of(blk_bs(blk));
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->journal.space_waiters > 0;
+}
+
 static bool private_label_ok(const uint8_t *store, int64_t size, char **why)
 {
     Label l;
@@ -227,6 +237,7 @@ const Subject subject_private = {
     .make = private_make,
     .open = private_open,
     .drained = private_drained,
+    .full = private_full,
     .label_ok = private_label_ok,
     .label_closed = private_label_closed,
     .discards = true,
