@@ -199,7 +199,7 @@ static bool is_between(Device *d, const DeviceInFlight *f)
     return true;
 }
 
-/* Who loses the connection hears of it: one request fails at least */
+/* Who loses the connection hears of it, before there is another one */
 static bool refuses(Device *d, const DeviceInFlight *f)
 {
     if (d->down && d->refused &&
@@ -214,7 +214,6 @@ static bool refuses(Device *d, const DeviceInFlight *f)
         }
         lose(d);
     }
-    d->refused += d->down;
     return d->down;
 }
 
@@ -283,10 +282,13 @@ static int coroutine_fn device_co_do(Device *d, DeviceInFlight *f)
     bool begun = begin_request(d, f);
 
     device_co_wait(d);
+    qemu_mutex_lock(&d->lock);
     if (!begun) {
+        /* Only when it is told can there be another connection */
+        d->refused++;
+        qemu_mutex_unlock(&d->lock);
         return -EIO;
     }
-    qemu_mutex_lock(&d->lock);
     QLIST_REMOVE(f, next);
     if (f->connection != d->connection) {
         qemu_mutex_unlock(&d->lock);
