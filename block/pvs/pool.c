@@ -601,10 +601,14 @@ void pvs_pool_bh(void *opaque)
 void pvs_pool_break(PvsPool *p)
 {
     for (unsigned i = 0; i < p->set.n; i++) {
-        bool owes;
+        PvsStore *s = &p->stores[i];
+        bool owes = false;
 
+        /* By connection: the set does not know of those that are redialled */
         WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
-            owes = p->set.stores[i].in_flight;
+            for (unsigned k = 0; k < s->n_conns; k++) {
+                owes |= s->conns[k].in_flight;
+            }
         }
         if (owes) {
             break_store(p, i);
