@@ -14,6 +14,7 @@
 #define CACHE_MAP_DIR   "/run/deskcast"
 
 struct PvsDelta {
+    unsigned refs;              /* under the image's lock */
     PvsCache *cache;
     int64_t image_bytes;
     int64_t tree_base;
@@ -68,10 +69,9 @@ static bool coroutine_fn older_block(PvsImage *img, PvsDelta *d,
 }
 
 unsigned coroutine_fn
-pvs_delta_co_read(PvsImage *img, int64_t offset, int64_t bytes,
+pvs_delta_co_read(PvsImage *img, PvsDelta *d, int64_t offset, int64_t bytes,
                   PvsTreeHold *hold, uint8_t *buf, unsigned long *have)
 {
-    PvsDelta *d = img->delta;
     unsigned n = 0;
 
     if (offset == img->tree_base) {
@@ -137,6 +137,7 @@ bool pvs_delta_begin(PvsImage *img, const VdiskDelta *from, Error **errp)
         return false;
     }
     d = g_new0(PvsDelta, 1);
+    d->refs = 1;
     d->cache = cache;
     d->image_bytes = from->size;
     d->tree_base = ROUND_UP(from->size, VDISK_GRANULE);
@@ -147,13 +148,35 @@ bool pvs_delta_begin(PvsImage *img, const VdiskDelta *from, Error **errp)
 
 void pvs_delta_end(PvsImage *img)
 {
-    PvsDelta *d = img->delta;
+    PvsDelta *d;
 
-    if (d) {
-        /* Fetches in flight use it, and end on their own */
-        bdrv_drained_begin(img->bs);
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        d = img->delta;
         qatomic_set(&img->delta, NULL);
-        bdrv_drained_end(img->bs);
+    }
+    pvs_delta_put(img, d);
+}
+
+PvsDelta *pvs_delta_get(PvsImage *img)
+{
+    PvsDelta *d;
+
+    QEMU_LOCK_GUARD(&img->waits.lock);
+    d = img->delta;
+    if (d) {
+        d->refs++;
+    }
+    return d;
+}
+
+void pvs_delta_put(PvsImage *img, PvsDelta *d)
+{
+    bool last = false;
+
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        last = d && --d->refs == 0;
+    }
+    if (last) {
         pvs_cache_close(d->cache);
         g_free(d);
     }

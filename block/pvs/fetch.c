@@ -81,13 +81,14 @@ static Coroutine *fetch_wake(PvsFetch *f)
     return first;
 }
 
-/* Caller holds the lock */
-static void coroutine_fn fetch_co_wait_for(PvsFetch *f, const bool *flag)
+/* Until one of the flags is set. Caller holds the lock. */
+static void coroutine_fn fetch_co_wait_for(PvsFetch *f, const bool *flag,
+                                           const bool *stop)
 {
     FetchWaiter fw = {};
 
     QLIST_INSERT_HEAD(&f->waiters, &fw, next);
-    while (!*flag) {
+    while (!*flag && !*stop) {
         pvs_co_wait(&f->img->waits, &fw.w, INT64_MAX);
     }
     QLIST_REMOVE(&fw, next);
@@ -120,14 +121,14 @@ read_part(PvsFetch *f, PvsTreeHold *hold, int64_t pos, int64_t bytes,
 
 /* What an older version has not, the stores have */
 static int coroutine_fn GRAPH_UNLOCKED
-read_delta(PvsFetch *f, PvsTreeHold *hold, uint8_t **buf)
+read_delta(PvsFetch *f, PvsDelta *d, PvsTreeHold *hold, uint8_t **buf)
 {
     unsigned long have[BITS_TO_LONGS(PVS_FETCH_MAX / VDISK_GRANULE)] = {};
     unsigned long n = f->bytes / VDISK_GRANULE, first, end;
     uint8_t *all = qemu_memalign(VDISK_GRANULE, f->bytes);
     int ret = 0;
 
-    pvs_delta_co_read(f->img, f->offset, f->bytes, hold, all, have);
+    pvs_delta_co_read(f->img, d, f->offset, f->bytes, hold, all, have);
     for (first = find_first_zero_bit(have, n); first < n && ret >= 0;
          first = find_next_zero_bit(have, n, end)) {
         uint8_t *part = NULL;
@@ -210,23 +211,29 @@ static int coroutine_fn GRAPH_UNLOCKED fetch_read(PvsFetch *f)
 {
     PvsImage *img = f->img;
     PvsTreeHold hold = {};
-    bool delta = qatomic_read(&img->delta);
+    PvsDelta *d = NULL;
     int ret = 0;
 
     if (!img->tree) {
         return read_part(f, &hold, 0, f->bytes, &f->buf);
     }
+    if (qatomic_read(&img->delta)) {
+        d = pvs_delta_get(img);
+    }
     if (!pvs_tree_try_hold(img->tree, f->offset, f->bytes, &hold)) {
-        if (!delta && f->offset < img->tree_base) {
+        if (!d && f->offset < img->tree_base) {
             return read_beside_tree(f);
         }
         ret = pvs_tree_co_hold(img->tree, f->offset, f->bytes, &hold);
     }
     if (ret >= 0) {
-        ret = delta ? read_delta(f, &hold, &f->buf)
-                    : read_part(f, &hold, 0, f->bytes, &f->buf);
+        ret = d ? read_delta(f, d, &hold, &f->buf)
+                : read_part(f, &hold, 0, f->bytes, &f->buf);
     }
     pvs_tree_release(img->tree, &hold);
+    if (d) {
+        pvs_delta_put(img, d);
+    }
     return ret;
 }
 
@@ -338,9 +345,17 @@ PvsFetch *coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,
 
 int coroutine_fn pvs_fetch_co_wait(PvsImage *img, PvsFetch *f)
 {
+    static const bool never;
+
+    return pvs_fetch_co_wait_unless(img, f, &never);
+}
+
+int coroutine_fn pvs_fetch_co_wait_unless(PvsImage *img, PvsFetch *f,
+                                          const bool *stop)
+{
     QEMU_LOCK_GUARD(&img->waits.lock);
-    fetch_co_wait_for(f, &f->done);
-    return f->ret;
+    fetch_co_wait_for(f, &f->done, stop);
+    return f->done ? f->ret : -ECANCELED;
 }
 
 bool pvs_fetch_is_done(PvsFetch *f)
@@ -371,7 +386,7 @@ void pvs_fetch_unref(PvsImage *img, PvsFetch *f)
 void coroutine_fn pvs_fetch_co_settle(PvsImage *img, PvsFetch *f)
 {
     WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
-        fetch_co_wait_for(f, &f->settled);
+        fetch_co_wait_for(f, &f->settled, &f->settled);
     }
     pvs_fetch_unref(img, f);
 }

@@ -33,6 +33,8 @@ typedef struct HydrateJob {
     PvsFetch *fetches[FETCHES];
     int64_t bytes[FETCHES];     /* of each that was missing */
     unsigned first, n;
+    bool delta;                 /* began to use the cache of another version */
+    bool cancelled;             /* under the image's lock */
     bool failed;                /* a fetch, in this round */
     int64_t stored;             /* bytes, in this round */
 } HydrateJob;
@@ -42,10 +44,17 @@ static void coroutine_fn hydrate_wait_oldest(HydrateJob *j)
 {
     PvsFetch *f = j->fetches[j->first];
     int64_t bytes = j->bytes[j->first];
+    int ret;
 
     j->first = (j->first + 1) % FETCHES;
     j->n--;
-    if (pvs_fetch_co_wait(j->img, f) < 0) {
+    ret = pvs_fetch_co_wait_unless(j->img, f, &j->cancelled);
+    if (ret == -ECANCELED) {
+        /* It ends by itself, maybe when a store is back */
+        pvs_fetch_unref(j->img, f);
+        return;
+    }
+    if (ret < 0) {
         j->failed = true;
         bytes = 0;
     }
@@ -176,11 +185,24 @@ static int coroutine_fn hydrate_run(Job *job, Error **errp)
     return pvs_cache_co_sync(j->img->cache);
 }
 
+/* It may wait for a fetch, which takes as long as an outage does */
+static bool hydrate_cancel(Job *job, bool force)
+{
+    HydrateJob *j = container_of(job, HydrateJob, common.job);
+
+    QEMU_LOCK_GUARD(&j->img->waits.lock);
+    j->cancelled = true;
+    pvs_wake_all(&j->img->waits);
+    return true;
+}
+
 static void hydrate_clean(Job *job)
 {
     HydrateJob *j = container_of(job, HydrateJob, common.job);
 
-    pvs_delta_end(j->img);
+    if (j->delta) {
+        pvs_delta_end(j->img);
+    }
 }
 
 static const BlockJobDriver hydrate_driver = {
@@ -189,6 +211,7 @@ static const BlockJobDriver hydrate_driver = {
         .job_type      = JOB_TYPE_VDISK_HYDRATE,
         .free          = block_job_free,
         .run           = hydrate_run,
+        .cancel        = hydrate_cancel,
         .clean         = hydrate_clean,
         .user_resume   = block_job_user_resume,
     },
@@ -232,9 +255,12 @@ void qmp_vdisk_hydrate(const char *job_id, const char *node_name,
                          BLK_PERM_ALL, has_speed ? speed : 0, JOB_DEFAULT,
                          NULL, NULL, errp);
     if (!j) {
-        pvs_delta_end(img);
+        if (from) {
+            pvs_delta_end(img);
+        }
         return;
     }
     j->img = img;
+    j->delta = from;
     job_start(&j->common.job);
 }

@@ -59,7 +59,9 @@ typedef struct PvsImage {
 
     /* Set in the main loop, read anywhere; what was there stays until close */
     PvsCache *cache;            /* atomic; NULL: none at present */
-    PvsDelta *delta;            /* atomic; an older version; NULL: none */
+
+    /* Set under the lock in the main loop, and atomic; see pvs_delta_get() */
+    PvsDelta *delta;            /* an older version; NULL: none */
 
     /* Main loop */
     QEMUTimer *break_timer;     /* runs from the begin of a drain on */
@@ -142,6 +144,13 @@ PvsFetch * coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,
 
 /* Wait until @f has its data; 0 or -errno. Without the graph lock. */
 int coroutine_fn GRAPH_UNLOCKED pvs_fetch_co_wait(PvsImage *img, PvsFetch *f);
+
+/*
+ * As above, but no longer than until *@stop is set under the lock, and all who
+ * wait are woken: then -ECANCELED.
+ */
+int coroutine_fn GRAPH_UNLOCKED
+pvs_fetch_co_wait_unless(PvsImage *img, PvsFetch *f, const bool *stop);
 
 /* Has it? Then the rest needs no waiting. */
 bool pvs_fetch_is_done(PvsFetch *f);

@@ -5,8 +5,9 @@ import pathlib
 import time
 
 from . import images, nbd
+from .node import GuestError
 from .process import until
-from .reader import Connection
+from .reader import Connection, Readers
 from .test_cache import MIB, files
 from .test_pvs import cached, everything, info, node_of, verity
 
@@ -92,6 +93,55 @@ def outage(folder):
             'content differs'
 
 
+def cancelled(folder):
+    """A job that waits for a store ends when it is told to, and takes nobody
+    along who waits for one too."""
+    image = images.make(folder, 'hydrated', SIZE)
+    pinned = verity(image)
+    with files() as f, files() as g, nbd.StorageDaemon(image) as first, \
+            nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, first, **pinned, **f.options()), \
+            node_of(image, store, **pinned, **g.options()) as relay, \
+            Readers(relay.path, image, 1, 0) as readers:
+        time.sleep(0.3)
+        store.freeze()
+        until(lambda: 'outage-ms' in info(relay), 20, 'an outage')
+        relay.command('vdisk-hydrate', **HYDRATE,
+                      **{'from': older(f, pinned)})
+        time.sleep(0.5)
+        read = len(readers.reads)
+        relay.command('job-cancel', id='hydrate')
+        ended(relay, 10)
+        time.sleep(1)
+        waits = len(readers.reads) == read
+        store.thaw()
+        until(lambda: len(readers.reads) > read, 20, 'reads go on')
+        readers.stop()
+        if not waits or readers.errors or readers.wrong:
+            return f'waits: {waits}; {readers.summary()}'
+        relay.command('vdisk-hydrate', **HYDRATE)
+        ended(relay)
+        return None if everything(relay) == image.read_bytes() else \
+            'content differs'
+
+
+def older(cache, pinned):
+    """A VdiskDelta"""
+    return {**cache.options(), 'version': 1, 'size': SIZE,
+            'verity-root': pinned['verity-root']}
+
+
+def another_job(relay, name):
+    """One that ends at once: its id is taken, or it is cancelled."""
+    try:
+        relay.command('vdisk-hydrate', **{**HYDRATE, 'job-id': name},
+                      speed=1)
+        relay.command('job-cancel', id=name)
+    except GuestError as e:
+        if 'in use' not in str(e):
+            raise
+
+
 def delta(folder):
     """Of a new version only the blocks that differ are fetched."""
     old = images.make(folder, 'hydrated', SIZE)
@@ -109,9 +159,11 @@ def delta(folder):
             node_of(new, second, **verity(new), **g.options()) as other:
         relay.command('vdisk-hydrate', **HYDRATE)
         ended(relay)
-        other.command('vdisk-hydrate', **HYDRATE, **{'from': {
-            **f.options(), 'version': 1, 'size': SIZE,
-            'verity-root': pinned['verity-root']}})
+        other.command('vdisk-hydrate', **HYDRATE, speed=8 * MIB,
+                      **{'from': older(f, pinned)})
+        # a second job does not take the older version from the first
+        for name in ('hydrate', 'another'):
+            another_job(other, name)
         ended(other)
         wanted = len(blocks) * 4096 + MIB
         if fetched(other) != wanted:
@@ -153,5 +205,6 @@ def tests(folder, _args):
     yield 'hydrate: all of a version', whole, folder
     yield 'hydrate: slowed down, paused, cancelled, killed', steered, folder
     yield 'hydrate: an outage', outage, folder
+    yield 'hydrate: cancelled in an outage', cancelled, folder
     yield 'hydrate: only what differs from another version', delta, folder
     yield 'a boot trace is recorded and fetched ahead', traced, folder
