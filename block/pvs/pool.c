@@ -356,16 +356,33 @@ bool coroutine_fn pvs_pool_co_wait_up(PvsPool *p)
 
 /* Probes; main loop, the lock is held */
 
+static void conn_probe(PvsPool *p, unsigned store, unsigned conn)
+{
+    PvsAsk *a = ask_new(p, store, conn, 0, MIN(PROBE_BYTES, p->length));
+
+    p->stores[store].conns[conn].tried_at = pvs_now();
+    store_probe_begin(&p->set, &a->ask, store, pvs_now());
+    QSIMPLEQ_INSERT_TAIL(&p->to_start, a, next);
+}
+
+/*
+ * A store that is not up is probed by all connections that are idle: QEMU's
+ * client needs a request to notice that one broke, a second one to dial, and a
+ * third one to use it. One after the other this would take a round for each.
+ */
 static void pool_probe(PvsPool *p, unsigned store)
 {
     PvsStore *s = &p->stores[store];
-    bool in_turn = p->set.stores[store].state != STORE_UP;
-    unsigned conn = pick_conn(s, in_turn);
-    PvsAsk *a = ask_new(p, store, conn, 0, MIN(PROBE_BYTES, p->length));
+    Store *health = &p->set.stores[store];
+    bool all = health->state != STORE_UP;
 
-    s->conns[conn].tried_at = pvs_now();
-    store_probe_begin(&p->set, &a->ask, store, pvs_now());
-    QSIMPLEQ_INSERT_TAIL(&p->to_start, a, next);
+    conn_probe(p, store, pick_conn(s, all));
+    for (unsigned i = 0; all && i < s->n_conns &&
+                         health->probes < STORE_PROBES_MAX; i++) {
+        if (!s->conns[i].in_flight) {
+            conn_probe(p, store, i);
+        }
+    }
 }
 
 /* A connection that is broken, of a store that is up by another one */

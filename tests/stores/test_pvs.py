@@ -8,6 +8,7 @@ import tempfile
 import time
 
 from . import ceph, damage, far, faults, images, nbd
+from .link import Link
 from .netns import Network
 from .node import Node
 from .process import Missing, free_port, need, program, run, until
@@ -19,6 +20,7 @@ LARGE = 64 * MIB
 LONGEST = 1.0
 USUALLY = 0.3               # of 999 in 1,000
 RESUMED = 1.0
+CONNECTIONS = 16            # the most there are
 # How many of which faults: now, and with --long
 FAULTS = {'two': (80, 4000), 'one': (120, 6000)}
 LIES = [kind for kind in damage.KINDS if kind != 'error']
@@ -147,6 +149,25 @@ def only_store(image, count, seed):
     return f'{failures(readers, runner, seed)}\n{late[:10]}'
 
 
+def many_connections(image):
+    """Each of them has broken, which nobody saw: it does not take one probe
+    after the other to be told."""
+    slow = []
+    with nbd.StorageDaemon(image) as store, \
+            Link(store, ('127.0.0.1', free_port())) as link, \
+            node_of(image, link, connections=CONNECTIONS) as node:
+        connection = Connection(node.path)
+        for at in range(0, 3 * MIB, MIB):
+            with Readers(node.path, image, 2 * CONNECTIONS, 0):
+                until(lambda: link.count()[0] == CONNECTIONS, 30, 'all are up')
+            link.cut()
+            begin = time.monotonic()
+            connection.read(at, 4096)
+            slow.append(time.monotonic() - begin)
+        connection.close()
+    return None if min(slow) < 2 * RESUMED else f'resumed after {slow} s'
+
+
 def both_stores(image, count, seed):
     """Faults of both in turn: content is all that is promised."""
     with two_places(image) as (quick, slow, netns):
@@ -270,6 +291,7 @@ def tests(folder, args):
            count, seed)
     count = FAULTS['one'][long]
     yield f'pvs: one store, {count} faults', only_store, image, count, seed
+    yield 'pvs: all connections of a store broke', many_connections, image
     if long:
         yield 'pvs: 1000 faults of two', both_stores, image, 1000, seed
     yield (f'pvs: {DAMAGES[long]} damaged answers', damaged, folder, image,
