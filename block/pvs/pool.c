@@ -57,9 +57,17 @@ struct PvsRead {
 
 /* Connections */
 
-static bool conn_is_idle_broken(const PvsConn *c, int64_t now, int64_t pause)
+/*
+ * When to make a connection anew, of a store that is @up or not; INT64_MAX: no
+ * need. The first request after it broke makes QEMU's client dial; what is not
+ * up gets its probes.
+ */
+static int64_t conn_redial_due(const PvsConn *c, bool up, int64_t pause)
 {
-    return c->broken && !c->in_flight && now - c->tried_at >= pause;
+    if (!c->broken || c->in_flight || !(up || c->dial)) {
+        return INT64_MAX;
+    }
+    return c->dial ? c->tried_at : c->tried_at + pause;
 }
 
 /*
@@ -127,6 +135,7 @@ static void conn_answered(PvsAsk *a)
     PvsConn *c = &a->p->stores[a->ask.store].conns[a->conn];
 
     c->in_flight--;
+    c->dial = a->answer == STORE_LOST && (!c->broken || c->dial);
     c->broken = a->answer == STORE_LOST;
     if (c->broken) {
         c->tried_at = a->answered_at;
@@ -385,16 +394,17 @@ static void pool_probe(PvsPool *p, unsigned store)
     }
 }
 
-/* A connection that is broken, of a store that is up by another one */
 static void pool_redial(PvsPool *p, unsigned store, int64_t now)
 {
     PvsStore *s = &p->stores[store];
+    bool up = p->set.stores[store].state == STORE_UP;
 
     for (unsigned i = 0; i < s->n_conns; i++) {
-        if (conn_is_idle_broken(&s->conns[i], now, p->set.probe_interval)) {
+        if (conn_redial_due(&s->conns[i], up, p->set.probe_interval) <= now) {
             PvsAsk *a = ask_new(p, store, i, 0, MIN(PROBE_BYTES, p->length));
 
             a->redial = true;
+            s->conns[i].dial = false;
             s->conns[i].tried_at = now;
             QSIMPLEQ_INSERT_TAIL(&p->to_start, a, next);
         }
@@ -436,12 +446,11 @@ static int64_t redial_due(PvsPool *p)
 
     for (unsigned i = 0; i < p->set.n; i++) {
         PvsStore *s = &p->stores[i];
+        bool up = p->set.stores[i].state == STORE_UP;
 
-        for (unsigned k = 0; p->set.stores[i].state == STORE_UP &&
-                             k < s->n_conns; k++) {
-            if (s->conns[k].broken && !s->conns[k].in_flight) {
-                when = MIN(when, s->conns[k].tried_at + p->set.probe_interval);
-            }
+        for (unsigned k = 0; k < s->n_conns; k++) {
+            when = MIN(when, conn_redial_due(&s->conns[k], up,
+                                             p->set.probe_interval));
         }
     }
     return when;
@@ -511,9 +520,7 @@ void pvs_pool_timer(void *opaque)
                 pool_probe(p, store);
             }
             for (unsigned i = 0; i < p->set.n; i++) {
-                if (p->set.stores[i].state == STORE_UP) {
-                    pool_redial(p, i, now);
-                }
+                pool_redial(p, i, now);
             }
         }
         pvs_pool_changed(p);

@@ -30,6 +30,7 @@ typedef struct PvsConn {
     BdrvChild *child;
     unsigned in_flight;
     bool broken;                /* failed last time: to be tried again */
+    bool dial;                  /* at once: it broke just now */
     int64_t tried_at;           /* ns; when it was broken and tried again */
 } PvsConn;
 
