@@ -259,17 +259,34 @@ static BootTrace *trace_load(PvsAhead *a)
     BootTraceId id = trace_id(a->img);
     g_autofree char *buf = NULL;
     g_autofree char *why = NULL;
-    BootTrace *t;
+    BootTrace *t = NULL;
+    struct stat st;
     gsize bytes;
 
-    if (!g_file_get_contents(a->name, &buf, &bytes, NULL)) {
+    if (stat(a->name, &st) == 0 && st.st_size > BOOT_TRACE_BYTES_MAX) {
+        why = g_strdup("it is too large to be one");
+    } else if (!g_file_get_contents(a->name, &buf, &bytes, NULL)) {
         return NULL;
+    } else {
+        t = boot_trace_decode((uint8_t *)buf, bytes, &id, &why);
     }
-    t = boot_trace_decode((uint8_t *)buf, bytes, &id, &why);
     if (!t) {
         warn_report("Boot trace '%s' is recorded anew: %s", a->name, why);
     }
     return t;
+}
+
+/* Something else of that name is neither waited for nor replaced */
+static bool trace_may_be(const char *name)
+{
+    struct stat st;
+
+    if (stat(name, &st) < 0 || S_ISREG(st.st_mode)) {
+        return true;
+    }
+    warn_report("'%s' is not used as a boot trace: it is no regular file",
+                name);
+    return false;
 }
 
 PvsAhead *pvs_ahead_start(PvsImage *img, const char *trace)
@@ -278,7 +295,7 @@ PvsAhead *pvs_ahead_start(PvsImage *img, const char *trace)
     BootTraceId id = trace_id(img);
 
     a->img = img;
-    if (trace) {
+    if (trace && trace_may_be(trace)) {
         a->name = g_strdup(trace);
         a->trace = trace_load(a);
         a->recording = !a->trace;

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdisk-hydrate and the boot trace: what is fetched, when, and how often."""
 
+import os
 import pathlib
 import time
 
@@ -201,6 +202,32 @@ def traced(folder):
             return f'wrong at {wrong}' if wrong else None
 
 
+def no_trace(folder):
+    """What cannot be a trace is not waited for; what is no file stays."""
+    image = images.make(folder, 'hydrated', SIZE)
+    for name, text in (('pipe', 'no regular file'), ('large', 'too large')):
+        with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+            path = f.disk / name
+            if name == 'pipe':
+                os.mkfifo(path)
+            else:
+                path.touch()
+                os.truncate(path, 32 * MIB)
+            with node_of(image, store, **f.options(), **{
+                    'boot-trace': str(path)}) as relay:
+                until(lambda: info(relay)['stores'][0]['state'] == 'up', 10,
+                      'its store')
+                connection = Connection(relay.path)
+                connection.read(0, 4096)
+                connection.close()
+                said = relay.said()
+                relay.end()
+            replaced = path.is_file() and path.stat().st_size < MIB
+            if text not in said or replaced != (name == 'large'):
+                return f'{name}: replaced: {replaced}; {said}'
+    return None
+
+
 def tests(folder, _args):
     yield 'hydrate: all of a version', whole, folder
     yield 'hydrate: slowed down, paused, cancelled, killed', steered, folder
@@ -208,3 +235,4 @@ def tests(folder, _args):
     yield 'hydrate: cancelled in an outage', cancelled, folder
     yield 'hydrate: only what differs from another version', delta, folder
     yield 'a boot trace is recorded and fetched ahead', traced, folder
+    yield 'what is no boot trace', no_trace, folder
