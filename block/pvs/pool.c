@@ -23,6 +23,8 @@
  */
 #define EARLY           (1000 * SCALE_MS)
 #define EARLY_INTERVAL  (20 * SCALE_MS)
+/* No longer does a reset wait for a store, ms; nothing else goes on then */
+#define WAIT_UP_MAX     2000
 /* A block that no store has right is asked for again after this time, ms */
 #define RETRY_MS        500
 
@@ -353,7 +355,8 @@ int coroutine_fn pvs_pool_co_read(PvsPool *p, int64_t offset, int64_t bytes,
 
 bool coroutine_fn pvs_pool_co_wait_up(PvsPool *p)
 {
-    int64_t until = p->opened_at + p->set.request_timeout;
+    int64_t until = p->opened_at + MIN(p->set.request_timeout,
+                                       WAIT_UP_MAX * SCALE_MS);
     PvsWaiter w = {};
 
     QEMU_LOCK_GUARD(&p->waits->lock);

@@ -95,7 +95,7 @@ bool pvs_pool_is_up(PvsPool *p);
 
 /*
  * Is a store up? If none has answered yet, wait until request-timeout after
- * opening, or until a drain begins.
+ * opening, at most two seconds, or until a drain begins.
  */
 bool coroutine_fn GRAPH_UNLOCKED pvs_pool_co_wait_up(PvsPool *p);
 
