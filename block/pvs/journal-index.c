@@ -76,8 +76,9 @@ static GSequenceIter *first_behind(const JournalIndex *x, uint64_t offset)
 
 static bool continues(const JournalExtent *a, const JournalExtent *b)
 {
-    return a->seq == b->seq && end_of(a) == b->offset &&
-           (a->pos == JOURNAL_POS_ZERO) == (b->pos == JOURNAL_POS_ZERO);
+    uint64_t next = a->pos == JOURNAL_POS_ZERO ? a->pos : a->pos + a->length;
+
+    return a->seq == b->seq && end_of(a) == b->offset && b->pos == next;
 }
 
 /* Put the first @n bytes of @e before @it, where there is room */
