@@ -25,5 +25,7 @@ bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
                    char ***argv);
 
 int command_desktop_assign(int argc, char **argv);
+int command_journal_show(int argc, char **argv);
+int command_journal_rescue(int argc, char **argv);
 
 #endif /* CLI_COMMANDS_H */

@@ -21,6 +21,12 @@ static const Command commands[] = {
     { "desktop", "assign",
       "push an image to powered-off pooled desktops",
       command_desktop_assign },
+    { "journal", "show",
+      "tell what a reconnect buffer holds",
+      command_journal_show },
+    { "journal", "rescue",
+      "get out what a reconnect buffer holds",
+      command_journal_rescue },
 };
 
 bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,

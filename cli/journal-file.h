@@ -1,0 +1,44 @@
+/*
+ * A reconnect buffer as evidence: read, and never written to
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef CLI_JOURNAL_FILE_H
+#define CLI_JOURNAL_FILE_H
+
+#include "block/pvs/journal-scan.h"
+
+/* A write or a zero; its content is at @payload in the file if it is a write */
+typedef struct JournalItem {
+    JournalRecord record;
+    off_t payload;
+    bool past_damage;           /* behind a record that cannot be read */
+} JournalItem;
+
+typedef struct JournalFile {
+    int fd;
+    bool in_use;                /* a process writes to it */
+    JournalHeader header;
+    JournalScan scan;
+    GArray *items;              /* JournalItem, by sequence */
+} JournalFile;
+
+/*
+ * Read all of @path, of any state: broken, damaged, fenced. With @past_damage
+ * also what looks valid behind damage. NULL with @error set; to be closed.
+ */
+JournalFile *journal_file_read(const char *path, bool past_damage,
+                               GError **error);
+void journal_file_close(JournalFile *file);
+
+/* Read the content of @item, a write. False with @error set. */
+bool journal_file_content(const JournalFile *file, const JournalItem *item,
+                          uint8_t *buf, GError **error);
+
+/* Sets @error from errno; false */
+bool journal_file_errno(GError **error, const char *what);
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(JournalFile, journal_file_close)
+
+#endif /* CLI_JOURNAL_FILE_H */
