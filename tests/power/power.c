@@ -18,7 +18,7 @@
 
 #define LIVES               3       /* of one desktop */
 #define STATES_PER_CUT      4
-#define STATES_PER_LIFE     200
+#define STATES_PER_LIFE     200     /* about, unless --per-life says else */
 /* One state of so many is let run until all is on the store */
 #define DRAIN_EVERY         4
 #define MAX_NOTES           10
@@ -28,7 +28,7 @@ typedef struct Power {
     const Subject *subject;
     bool faults;                /* of the store, while the desktop lives */
     Rng rng;
-    uint64_t seed, limit;
+    uint64_t seed, limit, per_life;
 
     /* This life */
     Life *l;
@@ -300,7 +300,7 @@ static void try_cut(Power *p, guint i)
 static void replay(Power *p)
 {
     guint len = p->l->log->events->len;
-    guint cuts = STATES_PER_LIFE / STATES_PER_CUT;
+    guint cuts = p->per_life / STATES_PER_CUT;
 
     p->next_event = rng_below(&p->rng, len);
     for (guint i = 0; i <= len && !is_enough(p); i++) {
@@ -364,6 +364,7 @@ static void run_desktop(Power *p)
 static void run(Power *p, uint64_t limit)
 {
     p->limit = limit;
+    p->per_life = p->per_life ?: STATES_PER_LIFE;
     p->seen = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
     while (!is_enough(p)) {
         run_desktop(p);
@@ -382,9 +383,14 @@ static void tell(Power *p)
 }
 
 static bool run_private(const Subject *subject, bool faults, uint64_t limit,
-                        uint64_t seed)
+                        uint64_t seed, uint64_t per_life)
 {
-    Power p = { .subject = subject, .faults = faults, .seed = seed };
+    Power p = {
+        .subject = subject,
+        .faults = faults,
+        .seed = seed,
+        .per_life = per_life,
+    };
 
     run(&p, limit);
     tell(&p);
@@ -455,6 +461,7 @@ int main(int argc, char **argv)
     uint64_t control = option_number(argv, "--control", 1000);
     uint64_t durable = option_number(argv, "--durable", 1000);
     uint64_t seed = option_number(argv, "--seed", 1);
+    uint64_t per_life = option_number(argv, "--per-life", STATES_PER_LIFE);
     bool ok = true;
 
     watch_for_hangs();
@@ -466,10 +473,10 @@ int main(int argc, char **argv)
         ok = run_faulty_control(30, seed) && ok;
     }
     if (limit) {
-        ok = run_private(&subject_private, true, limit, seed) && ok;
+        ok = run_private(&subject_private, true, limit, seed, per_life) && ok;
     }
     if (durable) {
-        ok = run_private(&subject_store, false, durable, seed) && ok;
+        ok = run_private(&subject_store, false, durable, seed, per_life) && ok;
     }
     return !ok;
 }
