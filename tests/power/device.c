@@ -16,6 +16,7 @@ struct DeviceInFlight {
     int64_t offset, bytes;
     QEMUIOVector *qiov;         /* of a write */
     bool reads, writes;
+    bool outage;                /* it was refused in one */
     QLIST_ENTRY(DeviceInFlight) next;
 };
 
@@ -265,12 +266,16 @@ static void coroutine_fn device_co_wait(Device *d)
 
 static bool begin_request(Device *d, DeviceInFlight *f)
 {
+    bool refused;
+
     QEMU_LOCK_GUARD(&d->lock);
     d->requests++;
-    if (refuses(d, f)) {
+    refused = refuses(d, f);
+    f->connection = d->connection;
+    f->outage = d->down;
+    if (refused) {
         return false;
     }
-    f->connection = d->connection;
     f->begin = log_tick(d->log);
     QLIST_INSERT_HEAD(&d->in_flight, f, next);
     return true;
@@ -284,8 +289,8 @@ static int coroutine_fn device_co_do(Device *d, DeviceInFlight *f)
     device_co_wait(d);
     qemu_mutex_lock(&d->lock);
     if (!begun) {
-        /* Only when it is told can there be another connection */
-        d->refused++;
+        /* Only when it is told of this loss can there be another connection */
+        d->refused += f->outage && f->connection == d->connection;
         qemu_mutex_unlock(&d->lock);
         return -EIO;
     }
