@@ -218,7 +218,12 @@ bool pvs_private_store_same(PvsPrivate *p, uint64_t session)
 
 void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
 {
-    if (pvs_private_store_same(p, session)) {
+    /*
+     * Of NBD it is known whether the connection is still the same one. Others
+     * may have been away and forgotten what was not flushed, and only one of
+     * their requests tells: any error ends the session (J3).
+     */
+    if ((p->nbd || error == -ENOTCONN) && pvs_private_store_same(p, session)) {
         return;
     }
     QEMU_LOCK_GUARD(&p->waits.lock);
