@@ -427,8 +427,8 @@ int main(int argc, char **argv)
          PRIu64 " crashes; %u drains, %" PRIu64 " requests repeated",
          s.faults[FAULT_ERROR], s.faults[FAULT_LINK], s.faults[FAULT_CRASH],
          s.drains, s.repeated);
-    return !report(!s.wrong, "stress: %" PRIu64 " rounds of %d requests from %d "
-                   "threads, %" PRIu64 " sectors judged, %" PRIu64 " wrong, "
+    return !report(!s.wrong, "stress: %" PRIu64 " rounds of %d requests from "
+                   "%d threads, %" PRIu64 " sectors judged, %" PRIu64 " wrong, "
                    "--seed %" PRIu64, rounds, JOBS * OPS, THREADS, s.reads,
                    s.wrong, seed);
 }
