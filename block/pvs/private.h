@@ -40,7 +40,7 @@ typedef struct PvsPrivate {
     bool nbd;
     char *store_name;
     BdrvChild *store;
-    BdrvChild *label;           /* where the label is looked at first, or NULL */
+    BdrvChild *label;           /* where it is looked at first, or NULL */
     int64_t request_timeout, probe_interval;    /* ms */
     int64_t outage_wait;        /* ns */
     StoreOutageAction outage_action;
