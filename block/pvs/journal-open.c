@@ -341,6 +341,36 @@ static int coroutine_fn GRAPH_RDLOCK recover_ring(PvsJournal *j, Error **errp)
     return ret;
 }
 
+static void no_change(void *opaque)
+{
+}
+
+int64_t coroutine_fn pvs_journal_co_lag(PvsJournal *j, Error **errp)
+{
+    Recovery rc = { .j = j, .bytes = MIN(SCAN_BYTES, j->ring_size) };
+    JournalEpoch *e;
+    int64_t lag = 0;
+    int ret;
+
+    j->changed = no_change;
+    j->index = journal_index_new();
+    j->head = j->header.tail;
+    journal_scan_init(&rc.scan, &j->header);
+    rc.buf = qemu_blockalign(j->child->bs, rc.bytes);
+    ret = scan_ring(&rc);
+    qemu_vfree(rc.buf);
+    if (ret < 0) {
+        error_setg_errno(errp, -ret, "Could not read the reconnect buffer");
+    } else if (rc.scan.damaged) {
+        ret = report_damage(j, &rc.scan, errp);
+    }
+    QSIMPLEQ_FOREACH(e, &j->epochs, next) {
+        lag += e->bytes;
+    }
+    pvs_journal_forget(j);
+    return ret < 0 ? ret : lag;
+}
+
 static void bind_size(JournalHeader *h, const void *opaque)
 {
     h->virtual_size = *(const uint64_t *)opaque;

@@ -105,6 +105,13 @@ void pvs_journal_close(PvsJournal *j);
 int coroutine_fn GRAPH_RDLOCK
 pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size, Error **errp);
 
+/*
+ * Bytes of the vDisk in it that were not shipped; it is not recovered, and
+ * nothing is changed. -errno if it cannot be read, or is damaged.
+ */
+int64_t coroutine_fn GRAPH_RDLOCK pvs_journal_co_lag(PvsJournal *j,
+                                                     Error **errp);
+
 typedef void JournalHeaderChange(JournalHeader *h, const void *opaque);
 
 /*

@@ -259,6 +259,69 @@ PvsPrivate *pvs_private_open(BlockDriverState *bs, VdiskLayer *layer,
     return p;
 }
 
+/* Back in standard image mode */
+
+typedef struct LagCo {
+    PvsJournal *j;
+    Error **errp;
+    int64_t lag;
+    bool done;
+} LagCo;
+
+static void coroutine_fn lag_entry(void *opaque)
+{
+    LagCo *lc = opaque;
+
+    WITH_GRAPH_RDLOCK_GUARD() {
+        lc->lag = pvs_journal_co_lag(lc->j, lc->errp);
+    }
+    lc->done = true;
+    aio_wait_kick();
+}
+
+static bool GRAPH_UNLOCKED check_drained(BlockDriverState *bs, BdrvChild *child,
+                                         Error **errp)
+{
+    ERRP_GUARD();
+    g_autofree PvsJournal *j = g_new0(PvsJournal, 1);
+    PvsWaits waits;
+    LagCo lc = { .j = j, .errp = errp };
+
+    pvs_waits_init(&waits);
+    if (pvs_journal_open(j, bs, child, &waits, errp)) {
+        qemu_coroutine_enter(qemu_coroutine_create(lag_entry, &lc));
+        BDRV_POLL_WHILE(bs, !lc.done);
+        if (lc.lag > 0 || (lc.lag == 0 && j->header.window)) {
+            error_setg(errp, "Version %" PRIu64 " of '%s' is not complete: "
+                       "%" PRId64 " bytes are in the reconnect buffer only%s",
+                       j->header.version, j->header.vdisk, lc.lag,
+                       j->header.window ? ", and an update window is open"
+                                        : "");
+            error_append_hint(errp, "Open it with mode=private, and let it "
+                              "ship: vdisk-drain%s.\n",
+                              j->header.window ? ", vdisk-window-close" : "");
+        }
+    }
+    pvs_waits_destroy(&waits);
+    return !*errp;
+}
+
+bool pvs_private_check_drained(BlockDriverState *bs, QDict *options,
+                               Error **errp)
+{
+    BdrvChild *child = bdrv_open_child(NULL, options, "journal", bs,
+                                       &child_of_bds, BDRV_CHILD_METADATA,
+                                       true, errp);
+    bool ok = child && check_drained(bs, child, errp);
+
+    if (child) {
+        bdrv_graph_wrlock();
+        bdrv_unref_child(bs, child);
+        bdrv_graph_wrunlock();
+    }
+    return ok;
+}
+
 /* Activate and inactivate */
 
 static void bind_copy(VdiskHeader *h, const void *opaque)

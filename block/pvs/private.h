@@ -84,6 +84,13 @@ pvs_private_open(BlockDriverState *bs, VdiskLayer *layer, QDict *options,
                  int flags, Error **errp);
 void GRAPH_UNLOCKED pvs_private_close(PvsPrivate *p);
 
+/*
+ * Standard image mode, with the 'journal' in @options that the vDisk had in
+ * private mode: refuse unless the store has all of it
+ */
+bool GRAPH_UNLOCKED pvs_private_check_drained(BlockDriverState *bs,
+                                              QDict *options, Error **errp);
+
 /* Recover the journal and begin to work; the node is active from now on */
 int coroutine_fn GRAPH_RDLOCK pvs_private_co_activate(PvsPrivate *p,
                                                       Error **errp);

@@ -158,13 +158,15 @@ static bool GRAPH_UNLOCKED open_image(BlockDriverState *bs, Error **errp)
     return s->image;
 }
 
-static bool has_file(const QDict *options)
+static bool has_node(const QDict *options, const char *name)
 {
+    size_t len = strlen(name);
+
     for (const QDictEntry *e = qdict_first(options); e;
          e = qdict_next(options, e)) {
         const char *key = qdict_entry_key(e);
 
-        if (g_str_equal(key, "file") || g_str_has_prefix(key, "file.")) {
+        if (g_str_has_prefix(key, name) && (!key[len] || key[len] == '.')) {
             return true;
         }
     }
@@ -208,7 +210,7 @@ static int GRAPH_UNLOCKED open_private(BlockDriverState *bs, QDict *options,
 {
     BDRVPvsState *s = bs->opaque;
 
-    if (!has_file(options)) {
+    if (!has_node(options, "file")) {
         error_setg(errp, "A private vDisk needs 'file', its local copy");
         return -EINVAL;
     }
@@ -241,7 +243,11 @@ static int GRAPH_UNLOCKED pvs_open(BlockDriverState *bs, QDict *options,
     if (s->is_private) {
         return open_private(bs, options, flags, errp);
     }
-    if (has_file(options)) {
+    if (has_node(options, "journal") &&
+        !pvs_private_check_drained(bs, options, errp)) {
+        return -EBUSY;
+    }
+    if (has_node(options, "file")) {
         if (!open_layer(bs, options, flags, errp)) {
             return -EINVAL;
         }
