@@ -57,6 +57,9 @@ void tree_build_span(TreeBuild *t, uint64_t n, const uint8_t *data,
  */
 uint64_t tree_build_leaf_offset(const TreeBuild *t, uint64_t n);
 
+/* The hash of @leaf as it was made last; for comparing two images */
+const uint8_t *tree_build_span_hash(const TreeBuild *t, uint64_t n);
+
 /*
  * After all spans: the root hash, and all of the file before the leaves, in
  * *@head (which stays the TreeBuild's) with *@head_bytes. False if a span is
