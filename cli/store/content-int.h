@@ -11,10 +11,11 @@
 
 #include <libnbd.h>
 
-#define CONTENT_CONNECTIONS     4
-#define CONTENT_RUN             (4 * TREE_SPAN)     /* bytes of a request */
+#define CONTENT_CONNECTIONS     (CONTENT_THREADS + 1)  /* one for status */
+#define CONTENT_STATUS          CONTENT_THREADS
 
 struct Content {
+    int fd;                     /* of a raw image; -1: by NBD */
     GSubprocess *daemon;        /* NULL: a server that is not ours */
     int complaints;             /* what the daemon writes to standard error */
     struct nbd_handle *nbd[CONTENT_CONNECTIONS];
@@ -24,9 +25,19 @@ struct Content {
     char *name;                 /* for messages */
 };
 
-/* Read @bytes, at most CONTENT_RUN, over connection @n */
-bool content_request(Content *c, unsigned n, uint64_t offset, size_t bytes,
-                     uint8_t *buf, GError **error);
+/* content-raw.c: is it a raw image that we read ourselves? */
+bool content_is_plain(JsonObject *definition);
+bool content_open_plain(Content *c, JsonObject *definition, GError **error);
+bool content_read_plain(Content *c, uint64_t offset, size_t bytes,
+                        uint8_t *buf, GError **error);
+
+/*
+ * content-compare.c: give all of @c's first @size bytes to @add; false with
+ * @error if they are not those of @other, @size less part of a block.
+ */
+bool content_compare(Content *c, uint64_t size, Content *other,
+                     uint64_t other_size, ContentSink add, void *opaque,
+                     Progress *progress, GError **error);
 
 /* Set @error to what libnbd says; false */
 bool content_nbd_error(const Content *c, const char *what, GError **error);

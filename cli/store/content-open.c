@@ -239,7 +239,12 @@ static Content *open_node(JsonObject *definition, bool writable,
     bool ok;
 
     memset(fds, -1, sizeof(fds));
+    c->fd = c->complaints = -1;
     c->name = definition_name(definition);
+    if (!writable && content_is_plain(definition)) {
+        return content_open_plain(c, definition, error) ? g_steal_pointer(&c)
+                                                        : NULL;
+    }
     c->complaints = memfd_create("complaints", MFD_CLOEXEC);
     ok = c->complaints >= 0 && make_sockets(&listener, fds, error) &&
          spawn(c, definition, writable, &listener, error) &&
@@ -312,7 +317,7 @@ Content *content_connect(const ContentServer *server, const char *export,
 {
     g_autoptr(Content) c = g_new0(Content, 1);
 
-    c->complaints = -1;
+    c->fd = c->complaints = -1;
     c->deadline = FAR_DEADLINE_MS;
     c->name = g_strdup_printf("export '%s' of %s", export,
                               server->socket ? server->socket : server->host);
@@ -370,6 +375,9 @@ void content_close(Content *c)
     }
     if (c->complaints >= 0) {
         close(c->complaints);
+    }
+    if (c->fd >= 0) {
+        close(c->fd);
     }
     g_free(c->name);
     g_free(c);

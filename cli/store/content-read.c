@@ -7,7 +7,9 @@
 
 #include "content-int.h"
 
-#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #define STATUS_BYTES    (UINT64_C(1) << 30)     /* asked about at once */
 #define STATUS_ENTRIES  4096                    /* of an answer, that we keep */
@@ -47,7 +49,7 @@ struct Reader {
 
 typedef struct Worker {
     Reader *reader;
-    unsigned connection;
+    unsigned thread;
 } Worker;
 
 /* nbd_pread(), but with an end */
@@ -73,16 +75,19 @@ static bool request_deadline(Content *c, struct nbd_handle *nbd,
     return done > 0;
 }
 
-bool content_request(Content *c, unsigned n, uint64_t offset, size_t bytes,
-                     uint8_t *buf, GError **error)
+bool content_read_at(Content *c, unsigned thread, uint64_t offset,
+                     size_t bytes, uint8_t *buf, GError **error)
 {
     g_autofree char *what = NULL;
     bool ok;
 
+    if (c->fd >= 0) {
+        return content_read_plain(c, offset, bytes, buf, error);
+    }
     if (c->deadline) {
-        ok = request_deadline(c, c->nbd[n], offset, bytes, buf);
+        ok = request_deadline(c, c->nbd[thread], offset, bytes, buf);
     } else {
-        ok = nbd_pread(c->nbd[n], buf, bytes, offset, 0) == 0;
+        ok = nbd_pread(c->nbd[thread], buf, bytes, offset, 0) == 0;
     }
     if (ok) {
         return true;
@@ -91,22 +96,26 @@ bool content_request(Content *c, unsigned n, uint64_t offset, size_t bytes,
     return content_nbd_error(c, what, error);
 }
 
-bool content_pread(Content *c, uint64_t offset, size_t bytes, void *buf,
+bool content_pread(Content *c, uint64_t offset, size_t bytes, void *to,
                    GError **error)
 {
-    uint8_t *p = buf;
+    uint8_t *buf = content_buffer(), *p = to;
+    bool ok = true;
 
-    while (bytes) {
-        size_t now = MIN(bytes, CONTENT_RUN);
+    while (ok && bytes) {
+        size_t skip = offset % VERITY_BLOCK;
+        size_t now = MIN(bytes, CONTENT_RUN - VERITY_BLOCK);
 
-        if (!content_request(c, 0, offset, now, p, error)) {
-            return false;
+        ok = content_read_at(c, 0, offset - skip, skip + now, buf, error);
+        if (ok) {
+            memcpy(p, buf + skip, now);
         }
         offset += now;
         p += now;
         bytes -= now;
     }
-    return true;
+    free(buf);
+    return ok;
 }
 
 bool content_pwrite(Content *c, uint64_t offset, size_t bytes,
@@ -145,6 +154,20 @@ static int take_extents(void *opaque, const char *context, uint64_t offset,
     return 0;
 }
 
+/* One hole, or the data up to the next one */
+static void plain_status(Reader *r, uint64_t bytes)
+{
+    uint64_t zeros = content_zeros_at(r->c, r->offset, bytes);
+    off_t end = zeros ? -1 : lseek(r->c->fd, r->offset, SEEK_HOLE);
+    Extent e = { r->offset + zeros, zeros > 0 };
+
+    if (zeros == 0) {
+        e.end = end > (off_t)r->offset ? MIN(end, r->offset + bytes)
+                                       : r->offset + bytes;
+    }
+    g_array_append_val(r->extents, e);
+}
+
 /* Ask what is at r->offset; called with the lock held */
 static bool ask_status(Reader *r)
 {
@@ -155,10 +178,14 @@ static bool ask_status(Reader *r)
 
     g_array_set_size(r->extents, 0);
     r->extent = 0;
-    if (ask && nbd_block_status(r->c->nbd[CONTENT_CONNECTIONS - 1], bytes,
+    if (ask && r->c->fd < 0 &&
+        nbd_block_status(r->c->nbd[CONTENT_STATUS], bytes,
                                 r->offset, callback, 0) < 0) {
         return content_nbd_error(r->c, "cannot tell what is allocated",
                                  &r->error);
+    }
+    if (r->c->fd >= 0) {
+        plain_status(r, bytes);
     }
     if (r->extents->len == 0) {
         Extent e = { r->offset + bytes, false };
@@ -245,28 +272,18 @@ static void take_error(Reader *r, GError *error)
 static bool do_run(Worker *w, const Run *run, uint8_t *buf, GError **error)
 {
     Reader *r = w->reader;
-    uint64_t step = r->ranges ? run->bytes : TREE_SPAN;
 
-    if (run->zero) {
-        return r->sink(r->opaque, run->offset, run->bytes, NULL, error);
-    }
-    if (!content_request(r->c, w->connection, run->offset, run->bytes, buf,
-                         error)) {
-        return false;
-    }
-    for (uint64_t at = 0; at < run->bytes; at += step) {
-        if (!r->sink(r->opaque, run->offset + at, MIN(step, run->bytes - at),
-                     buf + at, error)) {
-            return false;
-        }
-    }
-    return true;
+    return (run->zero ||
+            content_read_at(r->c, w->thread, run->offset, run->bytes, buf,
+                            error)) &&
+           r->sink(r->opaque, w->thread, run->offset, run->bytes,
+                   run->zero ? NULL : buf, error);
 }
 
 static gpointer work(gpointer opaque)
 {
     Worker *w = opaque;
-    g_autofree uint8_t *buf = g_malloc(CONTENT_RUN);
+    uint8_t *buf = content_buffer();
     GError *error = NULL;
     Run run;
 
@@ -277,14 +294,14 @@ static gpointer work(gpointer opaque)
         }
         progress_add(w->reader->progress, run.bytes);
     }
+    free(buf);
     return NULL;
 }
 
-/* The last connection is left to block status */
 static bool run_threads(Reader *r, GError **error)
 {
-    Worker workers[CONTENT_CONNECTIONS - 1];
-    GThread *threads[CONTENT_CONNECTIONS - 1];
+    Worker workers[CONTENT_THREADS];
+    GThread *threads[CONTENT_THREADS];
 
     g_mutex_init(&r->lock);
     r->extents = g_array_new(false, false, sizeof(Extent));
