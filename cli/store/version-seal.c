@@ -132,8 +132,15 @@ static bool take_label_off(Store *s, const Manifest *m, const Version *v,
     /* Cutting is writing, by a program that finds our hold in its way */
     let_go(*hold);
     *hold = -1;
-    return s->images->cut(s, m, v, v->size, error) &&
-           s->images->hold(s, m, v, hold, error);
+    if (!s->images->cut(s, m, v, v->size, error) ||
+        !s->images->hold(s, m, v, hold, error) ||
+        !has_label(s, m, v, &label, error)) {
+        return false;
+    }
+    /* qemu-img does not notice all that goes wrong in it */
+    return !label || version_refuse(error, m, v->number, "could not be cut: "
+                                    "its label is still there; is the store's "
+                                    "file system full?");
 }
 
 static bool make_tree(const Store *s, const Manifest *m, Version *v, bool quiet,
