@@ -472,5 +472,7 @@ const Command content_commands[] = {
       "take a version out of the store as a file", vdisk_export },
     { "version", "diff",
       "tell what one version has that another has not", version_diff },
+    { "store", "replicate",
+      "bring versions from another store", command_store_replicate },
     {}
 };

@@ -16,4 +16,6 @@ int content_usage(const char *text);
 
 void content_print_json(JsonBuilder *b);
 
+int command_store_replicate(int argc, char **argv);
+
 #endif /* CLI_STORE_CONTENT_COMMANDS_H */

@@ -18,12 +18,24 @@ struct Content {
     int fd;                     /* of a raw image; -1: by NBD */
     GSubprocess *daemon;        /* NULL: a server that is not ours */
     int complaints;             /* what the daemon writes to standard error */
-    struct nbd_handle *nbd[CONTENT_CONNECTIONS];
+    struct nbd_handle *nbd[CONTENT_CONNECTIONS];    /* later ones of a far
+                                   server are NULL until content_widen() */
+    const ContentServer *server;    /* far away, or NULL */
+    char *export;               /* of that */
     uint64_t size;
     bool has_status;            /* the server tells what is zero */
     int deadline;               /* of a request, in ms; 0: none */
     char *name;                 /* for messages */
 };
+
+/* A handle for @export that is not connected; NULL if there is no memory */
+struct nbd_handle *content_handle(const char *export);
+
+/* After the first connection was made: what it leads to */
+bool content_learn(Content *c, GError **error);
+
+/* All connections are there; false with @error */
+bool content_widen(Content *c, GError **error);
 
 /* content-raw.c: is it a raw image that we read ourselves? */
 bool content_is_plain(JsonObject *definition);

@@ -131,6 +131,21 @@ bool content_pwrite(Content *c, uint64_t offset, size_t bytes,
     return content_nbd_error(c, what, error);
 }
 
+bool content_pzero(Content *c, uint64_t offset, uint64_t bytes,
+                   GError **error)
+{
+    while (bytes) {
+        uint64_t now = MIN(bytes, STATUS_BYTES);
+
+        if (nbd_zero(c->nbd[0], now, offset, 0) < 0) {
+            return content_nbd_error(c, "cannot write zeros", error);
+        }
+        offset += now;
+        bytes -= now;
+    }
+    return true;
+}
+
 /* One part of a server's answer about the range from r->offset on */
 static int take_extents(void *opaque, const char *context, uint64_t offset,
                         uint32_t *entries, size_t n, int *error)
@@ -303,6 +318,9 @@ static bool run_threads(Reader *r, GError **error)
     Worker workers[CONTENT_THREADS];
     GThread *threads[CONTENT_THREADS];
 
+    if (!content_widen(r->c, error)) {
+        return false;
+    }
     g_mutex_init(&r->lock);
     r->extents = g_array_new(false, false, sizeof(Extent));
     for (unsigned i = 0; i < G_N_ELEMENTS(workers); i++) {

@@ -70,7 +70,13 @@ typedef struct ContentServer {
     char *user;                 /* in it, or NULL */
 } ContentServer;
 
-/* An export of it, read-only. A request without answer fails in 30 s. */
+/* Names of its exports; to be freed by g_strfreev(). NULL with @error. */
+char **content_exports(const ContentServer *server, GError **error);
+
+/*
+ * An export of it, read-only. A request without answer fails in 30 s. @server
+ * has to last as long: more connections are made when they are needed.
+ */
 Content *content_connect(const ContentServer *server, const char *export,
                          GError **error);
 
@@ -127,6 +133,8 @@ bool content_pread(Content *c, uint64_t offset, size_t bytes, void *buf,
                    GError **error);
 bool content_pwrite(Content *c, uint64_t offset, size_t bytes,
                     const void *buf, GError **error);
+bool content_pzero(Content *c, uint64_t offset, uint64_t bytes,
+                   GError **error);
 
 /*
  * Its tree, of the first @size bytes filled up with zeros to a multiple of
