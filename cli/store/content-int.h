@@ -16,6 +16,7 @@
 
 struct Content {
     int fd;                     /* of a raw image; -1: by NBD */
+    bool direct;                /* that is open with O_DIRECT */
     GSubprocess *daemon;        /* NULL: a server that is not ours */
     int complaints;             /* what the daemon writes to standard error */
     struct nbd_handle *nbd[CONTENT_CONNECTIONS];    /* later ones of a far

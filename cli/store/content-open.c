@@ -176,7 +176,9 @@ struct nbd_handle *content_handle(const char *export)
 {
     struct nbd_handle *nbd = nbd_create();
 
+    /* Buffers need not be cleared first: nobody looks at them after an error */
     if (nbd && (nbd_set_export_name(nbd, export) < 0 ||
+                nbd_set_pread_initialize(nbd, false) < 0 ||
                 nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)) {
         nbd_close(nbd);
         nbd = NULL;

@@ -77,7 +77,8 @@ bool content_open_plain(Content *c, JsonObject *definition, GError **error)
     const char *path = json_object_get_string_member(file, "filename");
     struct stat st;
 
-    c->fd = open(path, O_RDONLY | O_CLOEXEC | (is_direct(file) ? O_DIRECT : 0));
+    c->direct = is_direct(file);
+    c->fd = open(path, O_RDONLY | O_CLOEXEC | (c->direct ? O_DIRECT : 0));
     if (c->fd < 0 || fstat(c->fd, &st) < 0) {
         return errno_error(c, "cannot open it", error);
     }
@@ -98,10 +99,9 @@ bool content_read_plain(Content *c, uint64_t offset, size_t bytes,
 
     while (done < bytes) {
         /* O_DIRECT wants whole blocks, also at the end of a file */
-        size_t want = ROUND_UP(bytes - done, VERITY_BLOCK);
-        ssize_t n = pread(c->fd, buf + done,
-                          want + done > CONTENT_RUN ? bytes - done : want,
-                          offset + done);
+        size_t want = c->direct ? ROUND_UP(bytes - done, VERITY_BLOCK)
+                                : bytes - done;
+        ssize_t n = pread(c->fd, buf + done, want, offset + done);
 
         if (n < 0 && errno != EINTR) {
             return errno_error(c, "cannot read it", error);

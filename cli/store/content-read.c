@@ -13,6 +13,7 @@
 
 #define STATUS_BYTES    (UINT64_C(1) << 30)     /* asked about at once */
 #define STATUS_ENTRIES  4096                    /* of an answer, that we keep */
+#define BATCH           32                      /* requests at once */
 
 typedef struct Extent {
     uint64_t end;
@@ -34,7 +35,8 @@ struct Reader {
     ContentSink sink;
     void *opaque;
     Progress *progress;
-    bool (*next)(Reader *r, Run *run);  /* called with the lock held */
+    /* The next run, up to @max bytes of data; called with the lock held */
+    bool (*next)(Reader *r, Run *run, uint64_t max);
     const ContentRange *ranges;
     unsigned n_ranges;
 
@@ -52,48 +54,55 @@ typedef struct Worker {
     unsigned thread;
 } Worker;
 
-/* nbd_pread(), but with an end */
-static bool request_deadline(Content *c, struct nbd_handle *nbd,
-                             uint64_t offset, size_t bytes, uint8_t *buf)
+/*
+ * Wait for a request, at most until the deadline. After that the connection is
+ * given up: the buffer stays libnbd's while the request is in flight.
+ */
+static bool await(Content *c, struct nbd_handle *nbd, int64_t cookie)
 {
     gint64 end = g_get_monotonic_time() + c->deadline * INT64_C(1000);
-    int64_t cookie = nbd_aio_pread(nbd, buf, bytes, offset,
-                                   NBD_NULL_COMPLETION, 0);
-    int done = cookie < 0 ? -1 : 0;
+    int done;
 
-    while (done == 0) {
-        if (nbd_poll(nbd, 1000) < 0) {
+    if (cookie < 0) {
+        return false;
+    }
+    while ((done = nbd_aio_command_completed(nbd, cookie)) == 0) {
+        if (c->deadline && g_get_monotonic_time() > end) {
+            nbd_aio_disconnect(nbd, 0);
             return false;
         }
-        done = nbd_aio_command_completed(nbd, cookie);
-        if (done == 0 && g_get_monotonic_time() > end) {
-            /* The buffer stays libnbd's as long as the request is in flight */
-            nbd_aio_disconnect(nbd, 0);
+        if (nbd_poll(nbd, 1000) < 0) {
             return false;
         }
     }
     return done > 0;
 }
 
+static int64_t send_read(struct nbd_handle *nbd, uint64_t offset, size_t bytes,
+                         uint8_t *buf)
+{
+    return nbd_aio_pread(nbd, buf, bytes, offset, NBD_NULL_COMPLETION, 0);
+}
+
+static bool read_error(Content *c, uint64_t offset, size_t bytes,
+                       GError **error)
+{
+    g_autofree char *what = g_strdup_printf("cannot read %zu bytes at %" PRIu64,
+                                            bytes, offset);
+
+    return content_nbd_error(c, what, error);
+}
+
 bool content_read_at(Content *c, unsigned thread, uint64_t offset,
                      size_t bytes, uint8_t *buf, GError **error)
 {
-    g_autofree char *what = NULL;
-    bool ok;
+    struct nbd_handle *nbd = c->nbd[thread];
 
     if (c->fd >= 0) {
         return content_read_plain(c, offset, bytes, buf, error);
     }
-    if (c->deadline) {
-        ok = request_deadline(c, c->nbd[thread], offset, bytes, buf);
-    } else {
-        ok = nbd_pread(c->nbd[thread], buf, bytes, offset, 0) == 0;
-    }
-    if (ok) {
-        return true;
-    }
-    what = g_strdup_printf("cannot read %zu bytes at %" PRIu64, bytes, offset);
-    return content_nbd_error(c, what, error);
+    return await(c, nbd, send_read(nbd, offset, bytes, buf)) ||
+           read_error(c, offset, bytes, error);
 }
 
 bool content_pread(Content *c, uint64_t offset, size_t bytes, void *to,
@@ -214,7 +223,7 @@ static bool ask_status(Reader *r)
  * Runs begin at spans. One is of zeros where an extent of zeros has whole spans,
  * else it is data, up to CONTENT_RUN of it.
  */
-static bool next_by_status(Reader *r, Run *run)
+static bool next_by_status(Reader *r, Run *run, uint64_t max)
 {
     const Extent *e;
     uint64_t end;
@@ -238,13 +247,13 @@ static bool next_by_status(Reader *r, Run *run)
                                     : (end - r->offset) / TREE_SPAN * TREE_SPAN;
     } else {
         end = ROUND_UP(MAX(end, r->offset + 1), TREE_SPAN);
-        run->bytes = MIN(MIN(end, r->size) - r->offset, CONTENT_RUN);
+        run->bytes = MIN(MIN(end, r->size) - r->offset, max);
     }
     r->offset += run->bytes;
     return true;
 }
 
-static bool next_by_range(Reader *r, Run *run)
+static bool next_by_range(Reader *r, Run *run, uint64_t max)
 {
     const ContentRange *range = &r->ranges[r->range];
 
@@ -253,7 +262,7 @@ static bool next_by_range(Reader *r, Run *run)
     }
     *run = (Run) {
         .offset = range->offset + r->in_range,
-        .bytes = MIN(range->bytes - r->in_range, CONTENT_RUN),
+        .bytes = MIN(range->bytes - r->in_range, max),
     };
     r->in_range += run->bytes;
     if (r->in_range == range->bytes) {
@@ -263,14 +272,23 @@ static bool next_by_range(Reader *r, Run *run)
     return true;
 }
 
-static bool take_run(Reader *r, Run *run)
+/*
+ * Small ranges are taken by the batch, so that a far server has many requests
+ * at once. Returns how many runs; 0: there are no more, or there was an error.
+ */
+static unsigned take_runs(Reader *r, Run runs[BATCH])
 {
-    bool more;
+    unsigned n = 0, max = r->ranges ? BATCH : 1;
+    uint64_t bytes = 0;
 
     g_mutex_lock(&r->lock);
-    more = !r->error && r->next(r, run) && !r->error;
+    while (n < max && bytes < CONTENT_RUN / 2 && !r->error &&
+           r->next(r, &runs[n], CONTENT_RUN - bytes)) {
+        bytes += runs[n++].bytes;
+    }
+    n = r->error ? 0 : n;
     g_mutex_unlock(&r->lock);
-    return more;
+    return n;
 }
 
 static void take_error(Reader *r, GError *error)
@@ -284,15 +302,61 @@ static void take_error(Reader *r, GError *error)
     g_mutex_unlock(&r->lock);
 }
 
-static bool do_run(Worker *w, const Run *run, uint8_t *buf, GError **error)
+/* Send all, then take the answers */
+static bool read_batch(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
+                       GError **error)
+{
+    Content *c = w->reader->c;
+    struct nbd_handle *nbd = c->nbd[w->thread];
+    int64_t cookies[BATCH];
+
+    for (unsigned i = 0; i < n; i++) {
+        cookies[i] = send_read(nbd, runs[i].offset, runs[i].bytes, buf);
+        buf += runs[i].bytes;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (!await(c, nbd, cookies[i])) {
+            return read_error(c, runs[i].offset, runs[i].bytes, error);
+        }
+    }
+    return true;
+}
+
+static bool read_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
+                      GError **error)
+{
+    Content *c = w->reader->c;
+
+    if (c->fd < 0) {
+        return runs->zero || read_batch(w, runs, n, buf, error);
+    }
+    for (unsigned i = 0; i < n && !runs->zero; i++) {
+        if (!content_read_plain(c, runs[i].offset, runs[i].bytes, buf, error)) {
+            return false;
+        }
+        buf += runs[i].bytes;
+    }
+    return true;
+}
+
+/* Only a run by itself is of zeros */
+static bool do_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
+                    GError **error)
 {
     Reader *r = w->reader;
 
-    return (run->zero ||
-            content_read_at(r->c, w->thread, run->offset, run->bytes, buf,
-                            error)) &&
-           r->sink(r->opaque, w->thread, run->offset, run->bytes,
-                   run->zero ? NULL : buf, error);
+    if (!read_runs(w, runs, n, buf, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (!r->sink(r->opaque, w->thread, runs[i].offset, runs[i].bytes,
+                     runs[i].zero ? NULL : buf, error)) {
+            return false;
+        }
+        buf += runs[i].bytes;
+        progress_add(r->progress, runs[i].bytes);
+    }
+    return true;
 }
 
 static gpointer work(gpointer opaque)
@@ -300,14 +364,14 @@ static gpointer work(gpointer opaque)
     Worker *w = opaque;
     uint8_t *buf = content_buffer();
     GError *error = NULL;
-    Run run;
+    Run runs[BATCH];
+    unsigned n;
 
-    while (take_run(w->reader, &run)) {
-        if (!do_run(w, &run, buf, &error)) {
+    while ((n = take_runs(w->reader, runs))) {
+        if (!do_runs(w, runs, n, buf, &error)) {
             take_error(w->reader, error);
             break;
         }
-        progress_add(w->reader->progress, run.bytes);
     }
     free(buf);
     return NULL;
