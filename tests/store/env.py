@@ -43,10 +43,12 @@ class Result:
         return f'exit {self.status}, {self.out!r}, {self.err!r}'
 
 
-def deskcast(*argv, store=None, before=(), timeout=60):
+def deskcast(*argv, store=None, before=(), timeout=60, environment=()):
     """Run it; the store goes behind the command's words."""
     argv = [str(a) for a in argv]
-    env = {**ENV, 'DESKCAST_STORE': str(store)} if store else ENV
+    env = {**ENV, **dict(environment)}
+    if store:
+        env['DESKCAST_STORE'] = str(store)
     done = subprocess.run([*map(str, before), DESKCAST, *argv], env=env,
                           text=True, capture_output=True, timeout=timeout,
                           stdin=subprocess.DEVNULL, check=False)

@@ -14,11 +14,14 @@ SIZE = 256 * 1024
 
 
 def write(store, vdisk, number, pattern, offset=0, length=65536):
-    """Into a version in maintenance, as a master VM would."""
+    """Into a version in maintenance, as a master VM would. @pattern is a byte,
+    or an option of qemu-io."""
+    if isinstance(pattern, int):
+        pattern = f'-P {pattern}'
     m = env.manifest(store, vdisk)
     node = env.chain(store, vdisk, m, env.versions(m)[number])
     subprocess.run([env.BUILD / 'qemu/qemu-io', '-c',
-                    f'write -P {pattern} {offset} {length}', '-c', 'flush',
+                    f'write {pattern} {offset} {length}', '-c', 'flush',
                     'json:' + env.json.dumps(node)], check=True,
                    stdout=subprocess.DEVNULL)
 
