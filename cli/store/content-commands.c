@@ -6,6 +6,7 @@
 
 #include "cli/audit.h"
 #include "cli/commands.h"
+#include "cli/store/command-util.h"
 #include "cli/store/content.h"
 #include "cli/store/content-commands.h"
 #include "cli/store/export.h"
@@ -39,27 +40,34 @@ void content_print_json(JsonBuilder *b)
     puts(text);
 }
 
-/* A sealed version by what was typed; NULL with @error */
-static Version *sealed_version(const Manifest *m, const char *text,
+/* NULL with @error if it is not there, or not sealed */
+static Version *sealed_version(const Manifest *m, uint64_t number,
                                GError **error)
 {
-    guint64 number;
-    Version *v;
+    Version *v = manifest_version(m, number);
 
-    if (!g_ascii_string_to_unsigned(text, 10, 1, MANIFEST_MAX_NUMBER, &number,
-                                    error)) {
-        g_prefix_error(error, "version: ");
-        return NULL;
-    }
-    v = manifest_version(m, number);
     if (!v || !version_sealed(v)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
                     v ? "version %" PRIu64 " of '%s' is in maintenance: seal "
                     "it first" : "there is no version %" PRIu64 " of '%s'",
-                    (uint64_t)number, m->vdisk);
+                    number, m->vdisk);
         return NULL;
     }
     return v;
+}
+
+static bool parse_version(const char *text, uint64_t *number)
+{
+    guint64 n;
+
+    if (!g_ascii_string_to_unsigned(text, 10, 1, MANIFEST_MAX_NUMBER, &n,
+                                    NULL)) {
+        fprintf(stderr, "deskcast: '%s' is not the number of a version\n",
+                text);
+        return false;
+    }
+    *number = n;
+    return true;
 }
 
 static void print_imported(const Manifest *m, const Version *v, bool json)
@@ -89,16 +97,16 @@ static void print_imported(const Manifest *m, const Version *v, bool json)
 
 static int vdisk_import(int argc, char **argv)
 {
-    g_autofree char *folder = NULL, *format = NULL, *comment = NULL;
-    gboolean json = false;
+    g_auto(StoreOptions) o = {};
+    g_autofree char *format = NULL, *comment = NULL;
     GOptionEntry entries[] = {
-        { "store", 0, 0, G_OPTION_ARG_FILENAME, &folder, "the store", "DIR" },
+        STORE_OPTION(o),
         { "format", 'f', 0, G_OPTION_ARG_STRING, &format,
           "raw, qcow2, vpc (VHD), vhdx, vmdk or vdi; else by the name's suffix",
           "FORMAT" },
         { "comment", 0, 0, G_OPTION_ARG_STRING, &comment, "what it is",
           "TEXT" },
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "for machines", NULL },
+        JSON_OPTION(o),
         {}
     };
     g_autoptr(GError) error = NULL;
@@ -114,15 +122,14 @@ static int vdisk_import(int argc, char **argv)
         return content_usage("a source and a name for the vDisk are needed");
     }
     source = source_new(argv[1], format, &error);
-    store = source ? store_open(folder ? folder : store_default_folder(),
-                                STORE_CHANGE, &error) : NULL;
-    m = store ? store_import(store, source, argv[2], comment, json, &error)
+    store = source ? store_from(&o, STORE_CHANGE, &error) : NULL;
+    m = store ? store_import(store, source, argv[2], comment, o.json, &error)
               : NULL;
     if (!m) {
-        return content_failed(error);
+        return command_error(&o, error);
     }
     audit("vdisk import", m->vdisk, 1, "from %s", argv[1]);
-    print_imported(m, manifest_newest(m), json);
+    print_imported(m, manifest_newest(m), o.json);
     return COMMAND_DONE;
 }
 
@@ -192,17 +199,17 @@ static void add_verification(JsonBuilder *b, const Manifest *m,
 }
 
 /* A version that is not what it was must not be promoted: note it */
-static bool note_failed(const char *folder, const char *vdisk, uint64_t number,
-                        bool failed, GError **error)
+static bool note_failed(const StoreOptions *o, const char *vdisk,
+                        uint64_t number, bool failed, GError **error)
 {
-    g_autoptr(Store) s = store_open(folder, STORE_CHANGE, error);
+    g_autoptr(Store) s = store_from(o, STORE_CHANGE, error);
     g_autoptr(Manifest) m = s ? store_manifest(s, vdisk, error) : NULL;
 
     return m && store_version_set_failed(s, m, number, failed, error);
 }
 
 typedef struct VerifyRun {
-    const char *folder;
+    const StoreOptions *options;
     Store *store;
     JsonBuilder *json;          /* or NULL */
     bool damaged, failed;
@@ -234,18 +241,18 @@ static void verify_version(VerifyRun *run, const Manifest *m, const Version *v)
     failed = !r->content || !r->tree;
     run->damaged |= failed;
     if (failed != (v->failed != 0) &&
-        !note_failed(run->folder, m->vdisk, v->number, failed, &error)) {
+        !note_failed(run->options, m->vdisk, v->number, failed, &error)) {
         run->failed = true;
         content_failed(error);
     }
 }
 
-/* @text: a version, or NULL for all of them */
-static void verify_vdisk(VerifyRun *run, const char *vdisk, const char *text)
+/* @number: a version, or 0 for all of them */
+static void verify_vdisk(VerifyRun *run, const char *vdisk, uint64_t number)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(Manifest) m = store_manifest(run->store, vdisk, &error);
-    Version *one = m && text ? sealed_version(m, text, &error) : NULL;
+    Version *one = m && number ? sealed_version(m, number, &error) : NULL;
 
     if (error) {
         run->failed = true;
@@ -275,69 +282,90 @@ static void verify_all(VerifyRun *run)
         return;
     }
     for (char **name = names; *name; name++) {
-        verify_vdisk(run, *name, NULL);
+        verify_vdisk(run, *name, 0);
     }
 }
 
 static int vdisk_verify(int argc, char **argv)
 {
-    g_autofree char *folder = NULL;
-    gboolean json = false;
-    GOptionEntry entries[] = {
-        { "store", 0, 0, G_OPTION_ARG_FILENAME, &folder, "the store", "DIR" },
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "for machines", NULL },
-        {}
-    };
+    g_auto(StoreOptions) o = {};
+    GOptionEntry entries[] = { STORE_OPTION(o), JSON_OPTION(o), {} };
     g_autoptr(GError) error = NULL;
     g_autoptr(Store) store = NULL;
     g_autoptr(JsonBuilder) b = NULL;
-    VerifyRun run = {};
+    g_autofree char *vdisk = NULL;
+    VerifyRun run = { .options = &o };
+    uint64_t number = 0;
 
     if (!command_parse("[NAME [VERSION]] - compare versions with their trees",
                        entries, &argc, &argv)) {
         return COMMAND_USAGE;
     }
-    if (argc > 3) {
-        return content_usage("a vDisk and one version of it at most");
+    if (argc > 1 && !version_arguments(argc, argv, &vdisk, &number, &error)) {
+        return content_usage(error->message);
     }
-    run.folder = folder ? folder : store_default_folder();
-    run.store = store = store_open(run.folder, STORE_READ, &error);
+    run.store = store = store_from(&o, STORE_READ, &error);
     if (!store) {
-        return content_failed(error);
+        return command_error(&o, error);
     }
-    if (json) {
+    if (o.json) {
         run.json = b = json_builder_new();
         json_builder_begin_array(b);
     }
-    if (argc == 1) {
-        verify_all(&run);
+    if (vdisk) {
+        verify_vdisk(&run, vdisk, number);
     } else {
-        verify_vdisk(&run, argv[1], argc == 3 ? argv[2] : NULL);
+        verify_all(&run);
     }
-    if (json) {
+    if (o.json) {
         json_builder_end_array(b);
         content_print_json(b);
     }
     return run.damaged || run.failed ? COMMAND_FAILED : COMMAND_DONE;
 }
 
+static void print_exported(const Manifest *m, const Version *v,
+                           const char *file, const char *format, bool json)
+{
+    g_autoptr(JsonBuilder) b = json_builder_new();
+
+    if (!json) {
+        printf("%s: version %" PRIu64 " of '%s', as %s\n", file, v->number,
+               m->vdisk, format);
+        return;
+    }
+    json_builder_begin_object(b);
+    json_builder_set_member_name(b, "vdisk");
+    json_builder_add_string_value(b, m->vdisk);
+    json_builder_set_member_name(b, "version");
+    json_builder_add_int_value(b, v->number);
+    json_builder_set_member_name(b, "file");
+    json_builder_add_string_value(b, file);
+    json_builder_set_member_name(b, "format");
+    json_builder_add_string_value(b, format);
+    json_builder_end_object(b);
+    content_print_json(b);
+}
+
 static int vdisk_export(int argc, char **argv)
 {
-    g_autofree char *folder = NULL, *given = NULL;
-    gboolean force = false, quiet = false;
+    g_auto(StoreOptions) o = {};
+    g_autofree char *given = NULL;
+    gboolean force = false;
     GOptionEntry entries[] = {
-        { "store", 0, 0, G_OPTION_ARG_FILENAME, &folder, "the store", "DIR" },
+        STORE_OPTION(o),
         { "format", 'f', 0, G_OPTION_ARG_STRING, &given,
           "raw, qcow2, vpc (VHD), vhdx, vmdk or vdi; else by the name's suffix",
           "FORMAT" },
         { "force", 0, 0, G_OPTION_ARG_NONE, &force, "replace FILE", NULL },
-        { "quiet", 'q', 0, G_OPTION_ARG_NONE, &quiet, "no progress", NULL },
+        JSON_OPTION(o),
         {}
     };
     g_autoptr(GError) error = NULL;
     g_autoptr(Store) store = NULL;
     g_autoptr(Manifest) m = NULL;
     const char *format;
+    uint64_t number;
     Version *v;
 
     if (!command_parse("NAME VERSION FILE - take a version out of the store",
@@ -351,14 +379,17 @@ static int vdisk_export(int argc, char **argv)
     if (!format) {
         return content_usage("no format is known by that name; see --format");
     }
-    store = store_open(folder ? folder : store_default_folder(), STORE_READ,
-                       &error);
-    m = store ? store_manifest(store, argv[1], &error) : NULL;
-    v = m ? sealed_version(m, argv[2], &error) : NULL;
-    if (!v || !store_export(store, m, v, argv[3], format, force, quiet,
-                            &error)) {
-        return content_failed(error);
+    if (!parse_version(argv[2], &number)) {
+        return COMMAND_USAGE;
     }
+    store = store_from(&o, STORE_READ, &error);
+    m = store ? store_manifest(store, argv[1], &error) : NULL;
+    v = m ? sealed_version(m, number, &error) : NULL;
+    if (!v || !store_export(store, m, v, argv[3], format, force, o.json,
+                            &error)) {
+        return command_error(&o, error);
+    }
+    print_exported(m, v, argv[3], format, o.json);
     return COMMAND_DONE;
 }
 
@@ -424,19 +455,20 @@ static GArray *diff_versions(Store *s, const Manifest *m, Version *a,
 
 static int version_diff(int argc, char **argv)
 {
-    g_autofree char *folder = NULL;
-    gboolean json = false, list = false;
+    g_auto(StoreOptions) o = {};
+    gboolean list = false;
     GOptionEntry entries[] = {
-        { "store", 0, 0, G_OPTION_ARG_FILENAME, &folder, "the store", "DIR" },
+        STORE_OPTION(o),
         { "list", 'l', 0, G_OPTION_ARG_NONE, &list,
           "each range, as its first byte and its length", NULL },
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "for machines", NULL },
+        JSON_OPTION(o),
         {}
     };
     g_autoptr(GError) error = NULL;
     g_autoptr(Store) store = NULL;
     g_autoptr(Manifest) m = NULL;
     g_autoptr(GArray) ranges = NULL;
+    uint64_t from, to;
     Version *a, *b;
 
     if (!command_parse("NAME A B - what version B has that A has not", entries,
@@ -446,16 +478,18 @@ static int version_diff(int argc, char **argv)
     if (argc != 4) {
         return content_usage("a vDisk and two versions of it are needed");
     }
-    store = store_open(folder ? folder : store_default_folder(), STORE_READ,
-                       &error);
+    if (!parse_version(argv[2], &from) || !parse_version(argv[3], &to)) {
+        return COMMAND_USAGE;
+    }
+    store = store_from(&o, STORE_READ, &error);
     m = store ? store_manifest(store, argv[1], &error) : NULL;
-    a = m ? sealed_version(m, argv[2], &error) : NULL;
-    b = a ? sealed_version(m, argv[3], &error) : NULL;
+    a = m ? sealed_version(m, from, &error) : NULL;
+    b = a ? sealed_version(m, to, &error) : NULL;
     ranges = b ? diff_versions(store, m, a, b, &error) : NULL;
     if (!ranges) {
-        return content_failed(error);
+        return command_error(&o, error);
     }
-    if (json) {
+    if (o.json) {
         print_diff_json(m, a, b, ranges);
     } else {
         print_diff(m, a, b, ranges, list);
