@@ -42,8 +42,9 @@ def second(store, *options):
     must('version', 'promote', 'win', store=store)
     must('version', 'new', 'win', *options, store=store)
     write(store, 'win', 2, 2, 65536)
-    # A zero where the parent has data: merging must keep it one
-    write(store, 'win', 2, 0, 131072, 4096)
+    # A cluster of zeros where the parent has data: merging must keep it one,
+    # with the parent below it still and without
+    write(store, 'win', 2, 0, 131072, 65536)
 
 
 def second_pvs(store):
