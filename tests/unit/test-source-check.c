@@ -242,7 +242,7 @@ static void test_random(void)
     for (unsigned i = 0; i < n; i++) {
         const char *mark = marks[g_rand_int_range(r, 0, 5)];
         size_t bytes = g_rand_int_range(r, 0, 2100);
-        uint8_t *p = g_malloc(bytes);
+        uint8_t *p = g_malloc(bytes + 1);
         g_auto(GStrv) names = NULL;
         SourceTable t;
         char *why;
