@@ -542,10 +542,38 @@ def stranger(folder):
     return '' if env.state(store) != before else 'no version was made'
 
 
+def leftovers(folder):
+    """What crashes left goes with the next change, and not with reading"""
+    store = folder / 'store'
+    both(store)
+    (store / '.new-store.json').write_text('half')
+    (store / 'vdisks/win/.new-2.qcow2').write_text('half')
+    (store / 'vdisks/win/.new-manifest.json').write_text('half')
+    for name in ('.new-x', '.old-y'):
+        (store / 'vdisks' / name).mkdir()
+        (store / 'vdisks' / name / 'manifest.json').write_text('half')
+        (store / 'vdisks' / name / '1.raw').write_text('half')
+    path = store / 'vdisks/win/manifest.json'
+    m = json.loads(path.read_text())
+    m['unused'] = ['9.raw', '9.tree', 'gone.raw']
+    path.write_text(json.dumps(m))
+    for name in ('9.raw', '9.tree', 'mine.txt'):
+        (store / 'vdisks/win' / name).write_text('half')
+    must('vdisk', 'list', store=store)
+    if len(env.strangers(store)) != 12:
+        return f'reading changed what is there: {env.strangers(store)}'
+    must('version', 'promote', 'win', store=store)
+    left = env.strangers(store)
+    return first_of('' if left == ['vdisks/win/mine.txt'] else f'left: {left}',
+                    '' if env.manifest(store, 'win')['unused'] == []
+                    else 'they are listed as unused still',
+                    env.what_is_wrong(store))
+
+
 def tests(tap, _long):
     for test_ in (life, twice, two_writers, open_for_writing, label, damaged,
                   second_administrator, full, read_only, vanishing, marked, release, bad_names, bad_numbers, broken, broken_store,
-                  stranger):
+                  stranger, leftovers):
         def run(test_=test_):
             with env.Folder() as folder:
                 return test_(folder)
