@@ -526,6 +526,33 @@ def broken_store(folder):
         refused(deskcast('store', 'create'), 'one folder', status=2))
 
 
+def strange_folder(folder):
+    """A store whose path is hard to quote"""
+    store = folder / "a b,c:d=%e'f\"\\gü"
+    third(store)
+    must('version', 'merge', 'win', 3, store=store)
+    must('version', 'new', 'win', '--for', 'pvs', store=store)
+    must('version', 'seal', 'win', store=store)
+    return first_of(env.what_is_wrong(store), env.strangers(store))
+
+
+def interrupted(folder):
+    """Sealing of a private version that was cut short: it can be written on"""
+    store = folder / 'store'
+    second_pvs(store)
+    path = store / 'vdisks/win/manifest.json'
+    m = json.loads(path.read_text())
+    m['versions'][1]['label'] = False
+    path.write_text(json.dumps(m))
+    (path.parent / '2.qcow2').chmod(0o444)
+    must('version', 'revert', 'win', '--force', store=store)
+    return first_of(
+        '' if env.manifest(store, 'win')['versions'][1]['label']
+        else 'its label is not noted',
+        '' if (path.parent / '2.qcow2').stat().st_mode & 0o200
+        else 'it cannot be written')
+
+
 def stranger(folder):
     """A file with the name of the next version's image is nobody's to delete."""
     store = folder / 'store'
@@ -573,7 +600,7 @@ def leftovers(folder):
 def tests(tap, _long):
     for test_ in (life, twice, two_writers, open_for_writing, label, damaged,
                   second_administrator, full, read_only, vanishing, marked, release, bad_names, bad_numbers, broken, broken_store,
-                  stranger, leftovers):
+                  stranger, strange_folder, interrupted, leftovers):
         def run(test_=test_):
             with env.Folder() as folder:
                 return test_(folder)
