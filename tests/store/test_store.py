@@ -196,6 +196,28 @@ def open_for_writing(folder):
     return env.what_is_wrong(store)
 
 
+def in_use(folder):
+    """A retired version that a desktop runs on still is not deleted"""
+    store = folder / 'store'
+    both(store)
+    must('version', 'promote', 'win', '2', store=store)
+    must('version', 'merge', 'win', '2', store=store)
+    must('version', 'retire', 'win', '1', store=store)
+    with subprocess.Popen([env.BUILD / 'qemu/qemu-io', '-r', '-f', 'raw',
+                           store / 'vdisks/win/1.raw'], text=True,
+                          stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as desktop:
+        desktop.stdin.write('read 0 4096\n')
+        desktop.stdin.flush()
+        while 'read' not in desktop.stdout.readline():
+            pass
+        why = refused(deskcast('version', 'rm', 'win', '1', store=store),
+                      'is in use', '1.raw')
+        desktop.communicate('quit\n')
+    must('version', 'rm', 'win', '1', store=store)
+    return why or env.what_is_wrong(store) or env.strangers(store)
+
+
 # Labels of private image mode
 
 def write_label(store, how, folder):
@@ -598,8 +620,9 @@ def leftovers(folder):
 
 
 def tests(tap, _long):
-    for test_ in (life, twice, two_writers, open_for_writing, label, damaged,
-                  second_administrator, full, read_only, vanishing, marked, release, bad_names, bad_numbers, broken, broken_store,
+    for test_ in (life, twice, two_writers, open_for_writing, in_use, label,
+                  damaged, second_administrator, full, read_only, vanishing,
+                  marked, release, bad_names, bad_numbers, broken, broken_store,
                   stranger, strange_folder, interrupted, leftovers):
         def run(test_=test_):
             with env.Folder() as folder:
