@@ -473,8 +473,25 @@ void qmp_set_handler(Qmp *qmp, QmpEventHandler *handler, void *opaque)
     }
 }
 
+/* Keep the events of what was read, and forget answers that came too late */
+static bool take_lines(Qmp *qmp, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    JsonObject *stale;
+
+    while ((stale = next_answer(qmp, &why))) {
+        json_object_unref(stale);
+    }
+    if (why) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    return true;
+}
+
 JsonObject *qmp_take_event(Qmp *qmp)
 {
+    take_lines(qmp, NULL);
     return g_queue_pop_head(&qmp->events);
 }
 
@@ -503,23 +520,14 @@ JsonObject *qmp_wait_event(Qmp *qmp, const char *name, QmpEventMatch *match,
                                             name ?: "at all", timeout_ms);
     JsonObject *event;
 
+    take_lines(qmp, NULL);
     while (!(event = find_event(qmp, name, match, opaque))) {
-        g_autoptr(GError) why = NULL;
-        g_autoptr(JsonObject) stale = NULL;
-
         if (qmp->broken) {
             fail(qmp, error, QMP_ERROR_CLOSED, "the connection is broken");
             return NULL;
         }
         if (!wait_for(qmp, G_IO_IN, deadline, late, error) ||
-            !receive(qmp, error)) {
-            return NULL;
-        }
-        while ((stale = next_answer(qmp, &why))) {
-            g_clear_pointer(&stale, json_object_unref);
-        }
-        if (why) {
-            g_propagate_error(error, g_steal_pointer(&why));
+            !receive(qmp, error) || !take_lines(qmp, error)) {
             return NULL;
         }
     }
@@ -533,23 +541,11 @@ int qmp_fd(const Qmp *qmp)
 
 bool qmp_poll(Qmp *qmp, GError **error)
 {
-    g_autoptr(GError) why = NULL;
-    JsonObject *stale;
-
     if (qmp->broken) {
         return fail(qmp, error, QMP_ERROR_CLOSED, "the connection is broken");
     }
-    if (!receive(qmp, error)) {
-        return false;
-    }
-    while ((stale = next_answer(qmp, &why))) {
-        json_object_unref(stale);
-    }
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    return true;
+    return take_lines(qmp, error) && receive(qmp, error) &&
+        take_lines(qmp, error);
 }
 
 unsigned qmp_dropped_events(const Qmp *qmp)
