@@ -292,19 +292,31 @@ static bool set_tls(struct nbd_handle *nbd, const ContentServer *s)
            (!s->user || nbd_set_tls_username(nbd, s->user) == 0);
 }
 
+static int begin_connecting(struct nbd_handle *nbd, const ContentServer *s)
+{
+    return s->socket ? nbd_aio_connect_unix(nbd, s->socket)
+                     : nbd_aio_connect_tcp(nbd, s->host, s->port);
+}
+
+/* Connecting, TLS and negotiation have one deadline: a server may be silent */
 static bool connect_handle(struct nbd_handle *nbd, const ContentServer *s)
 {
-    if (!set_tls(nbd, s)) {
+    gint64 end = g_get_monotonic_time() + FAR_DEADLINE_MS * (gint64)1000;
+
+    if (!set_tls(nbd, s) || begin_connecting(nbd, s) < 0) {
         return false;
     }
-    if (s->socket) {
-        return nbd_connect_unix(nbd, s->socket) == 0;
+    while (nbd_aio_is_connecting(nbd)) {
+        gint64 left = (end - g_get_monotonic_time()) / 1000;
+
+        if (left <= 0 || nbd_poll(nbd, left) < 0) {
+            return false;
+        }
     }
-    if (nbd_connect_tcp(nbd, s->host, s->port) < 0) {
-        return false;
+    if (!s->socket) {
+        set_keepalive(nbd_aio_get_fd(nbd));
     }
-    set_keepalive(nbd_aio_get_fd(nbd));
-    return true;
+    return nbd_aio_is_ready(nbd) == 1;
 }
 
 Content *content_connect(const ContentServer *server, const char *export,
