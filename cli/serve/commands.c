@@ -10,5 +10,6 @@
 
 const Command serve_commands[] = {
     { "store", "serve", "serve the versions of a store", command_store_serve },
+    { NULL, "relay", "serve a host's desktops from far stores", command_relay },
     {}
 };

@@ -157,6 +157,8 @@ static bool make_daemon(Serve *s)
 /* All that can fail before anybody is served */
 static bool begin(Serve *s, GError **error)
 {
+    service_make_absolute(&s->tls.x509);
+    service_make_absolute(&s->tls.psk);
     s->store = store_open(s->folder ?: store_default_folder(), STORE_READ,
                           error);
     if (!s->store || !(s->private = service_folder(error))) {

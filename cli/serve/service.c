@@ -50,6 +50,14 @@ void service_remove_folder(const char *folder)
     g_rmdir(folder);
 }
 
+void service_make_absolute(char **path)
+{
+    char *whole = *path ? g_canonicalize_filename(*path, NULL) : NULL;
+
+    g_free(*path);
+    *path = whole;
+}
+
 void service_raise_limits(void)
 {
     struct rlimit limit;

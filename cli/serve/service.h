@@ -20,6 +20,9 @@
 char *service_folder(GError **error);
 void service_remove_folder(const char *folder);
 
+/* Paths go to a daemon that runs elsewhere. NULL stays that. */
+void service_make_absolute(char **path);
+
 /* As many descriptors as we may have: a client is one */
 void service_raise_limits(void);
 
