@@ -205,7 +205,9 @@ static Node *make_node(Board *b, Wanted *w, const char *key,
         return node;
     }
     if (!want) {
-        report_state(subject, "an image below it is missing");
+        if (subject) {
+            report_state(subject, "an image below it is missing");
+        }
         return NULL;
     }
     if (want->backing &&
@@ -230,9 +232,11 @@ static Node *make_node(Board *b, Wanted *w, const char *key,
     return node;
 }
 
-static bool make_export(Board *b, Wanted *w, const WantedExport *want)
+/* @quiet: say nothing if it cannot be done */
+static bool make_export(Board *b, Wanted *w, const WantedExport *want,
+                        bool quiet)
 {
-    g_autofree char *subject = subject_of(want->name);
+    g_autofree char *subject = quiet ? NULL : subject_of(want->name);
     Node *node = make_node(b, w, want->key, subject);
     JsonObject *o;
     Export *e;
@@ -255,7 +259,9 @@ static bool make_export(Board *b, Wanted *w, const WantedExport *want)
         g_free(id);
         return false;
     }
-    report_state(subject, NULL);
+    if (subject) {
+        report_state(subject, NULL);
+    }
     e = g_new0(Export, 1);
     e->name = g_strdup(want->name);
     e->id = id;
@@ -284,24 +290,41 @@ static bool remove_export(Board *b, Export *e)
     return execute(b, NULL, "block-export-del", o);
 }
 
-static bool remove_exports(Board *b, const Wanted *w)
+static GPtrArray *unwanted_exports(Board *b, const Wanted *w)
 {
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
     GHashTableIter iter;
     gpointer value;
-    bool all = true;
 
     g_hash_table_iter_init(&iter, b->exports);
-    while (daemon_qmp(b->daemon) &&
-           g_hash_table_iter_next(&iter, NULL, &value)) {
-        Export *e = value;
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        const Export *e = value;
 
-        if (still_wanted(e, w)) {
+        if (!still_wanted(e, w)) {
+            g_ptr_array_add(names, g_strdup(e->name));
+        }
+    }
+    return names;
+}
+
+static bool remove_exports(Board *b, Wanted *w)
+{
+    g_autoptr(GPtrArray) names = unwanted_exports(b, w);
+    bool all = true;
+
+    for (guint i = 0; i < names->len && daemon_qmp(b->daemon); i++) {
+        const char *name = names->pdata[i];
+        WantedExport *want = g_hash_table_lookup(w->exports, name);
+
+        if (!remove_export(b, g_hash_table_lookup(b->exports, name))) {
+            all = false;
             continue;
         }
-        if (remove_export(b, e)) {
-            g_hash_table_iter_remove(&iter);
-        } else {
-            all = false;
+        g_hash_table_remove(b->exports, name);
+        if (want) {
+            /* At once, so that few come meanwhile. It may have to wait for the
+             * old node to go. */
+            make_export(b, w, want, true);
         }
     }
     return all;
@@ -358,7 +381,7 @@ bool board_sync(Board *b, Wanted *w)
         const WantedExport *want = w->order->pdata[i];
 
         if (!g_hash_table_contains(b->exports, want->name)) {
-            all &= make_export(b, w, want);
+            all &= make_export(b, w, want, false);
         }
     }
     return all && daemon_qmp(b->daemon);

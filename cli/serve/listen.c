@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 /* A daemon of ours that was left alone needs as long to end */
-#define BUSY_US         (10 * G_USEC_PER_SEC)
+#define BUSY_US         (3 * G_USEC_PER_SEC)
 
 static int fail(GError **error, const char *address, const char *why)
 {
@@ -118,14 +118,27 @@ int listen_tcp(const char *address, GError **error)
     return fd;
 }
 
+/* A file refuses connections, too, and must not be removed for that */
+static bool is_socket(const char *path)
+{
+    struct stat st;
+
+    return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
 /* A name that is left from a process that has ended. Does somebody accept? */
 static bool is_stale(const struct sockaddr_un *a)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    bool stale = fd >= 0 &&
+    bool stale;
+    int fd;
+
+    if (!is_socket(a->sun_path)) {
+        return false;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    stale = fd >= 0 &&
         connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0 &&
         errno == ECONNREFUSED;
-
     close(fd);
     return stale;
 }
@@ -166,7 +179,8 @@ int listen_unix(const char *path, const char *group, GError **error)
         if (why == EADDRINUSE) {
             g_usleep(100000);
         }
-    } while (why == EADDRINUSE && g_get_monotonic_time() < end);
+    } while (why == EADDRINUSE && is_socket(path) &&
+             g_get_monotonic_time() < end);
     if (why || !give_to_group(path, group, error)) {
         if (why) {
             fail(error, path, why == EADDRINUSE

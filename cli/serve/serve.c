@@ -29,7 +29,6 @@ typedef struct Serve {
     TlsServer tls;
     int max_connections;
 
-    Store *store;
     char *private;              /* folder */
     char *list;                 /* file in it: who is let in */
     int fd;
@@ -159,16 +158,19 @@ static bool begin(Serve *s, GError **error)
 {
     service_make_absolute(&s->tls.x509);
     service_make_absolute(&s->tls.psk);
-    s->store = store_open(s->folder ?: store_default_folder(), STORE_READ,
-                          error);
-    if (!s->store || !(s->private = service_folder(error))) {
+    s->private = service_folder(error);
+    if (!s->private) {
         return false;
     }
     s->list = g_build_filename(s->private, "authorised.json", NULL);
     if (!tls_server_refresh(&s->tls, s->list, error)) {
         return false;
     }
-    s->view = store_view_new(s->store, s->private);
+    s->view = store_view_new(s->folder ?: store_default_folder(), s->private,
+                             error);
+    if (!s->view) {
+        return false;
+    }
     s->fd = s->listen ? listen_tcp(s->listen, error)
                       : listen_unix(s->socket, s->group, error);
     return s->fd >= 0 && make_daemon(s) && daemon_start(s->daemon, error);
@@ -180,7 +182,6 @@ static void end(Serve *s)
     g_clear_pointer(&s->board, board_free);
     g_clear_pointer(&s->wanted, wanted_free);
     g_clear_pointer(&s->view, store_view_free);
-    g_clear_pointer(&s->store, store_close);
     if (s->fd >= 0) {
         close(s->fd);
         if (s->socket) {

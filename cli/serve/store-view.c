@@ -27,6 +27,7 @@ typedef struct VdiskView {
 
 struct StoreView {
     Store *store;
+    char *stamp;            /* of its folder */
     char *private;
     GHashTable *vdisks;     /* name -> VdiskView */
 };
@@ -45,26 +46,6 @@ static void vdisk_view_free(gpointer data)
     g_free(d);
 }
 
-StoreView *store_view_new(Store *store, const char *private)
-{
-    StoreView *v = g_new0(StoreView, 1);
-
-    v->store = store;
-    v->private = g_strdup(private);
-    v->vdisks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
-                                      vdisk_view_free);
-    return v;
-}
-
-void store_view_free(StoreView *v)
-{
-    if (v) {
-        g_hash_table_unref(v->vdisks);
-        g_free(v->private);
-        g_free(v);
-    }
-}
-
 /* What changes when a file is replaced, and with @content when it is written */
 static char *stamp_of(const char *path, bool content)
 {
@@ -81,6 +62,35 @@ static char *stamp_of(const char *path, bool content)
                            PRIdMAX ".%ld", (uintmax_t)st.st_dev,
                            (uintmax_t)st.st_ino, (intmax_t)st.st_size,
                            (intmax_t)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+}
+
+StoreView *store_view_new(const char *folder, const char *private,
+                          GError **error)
+{
+    Store *store = store_open(folder, STORE_READ, error);
+    StoreView *v;
+
+    if (!store) {
+        return NULL;
+    }
+    v = g_new0(StoreView, 1);
+    v->store = store;
+    v->stamp = stamp_of(store_folder(store), false);
+    v->private = g_strdup(private);
+    v->vdisks = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
+                                      vdisk_view_free);
+    return v;
+}
+
+void store_view_free(StoreView *v)
+{
+    if (v) {
+        g_hash_table_unref(v->vdisks);
+        store_close(v->store);
+        g_free(v->stamp);
+        g_free(v->private);
+        g_free(v);
+    }
 }
 
 /* True if there is another manifest now */
@@ -149,10 +159,31 @@ static bool forget_unseen(StoreView *v)
     return changed;
 }
 
+/* The folder may be another one than it was: a file system that was mounted */
+static bool reopen(StoreView *v, GError **error)
+{
+    g_autofree char *stamp = stamp_of(store_folder(v->store), false);
+    Store *store;
+
+    if (stamp && !g_strcmp0(stamp, v->stamp)) {
+        return true;
+    }
+    store = store_open(store_folder(v->store), STORE_READ, error);
+    if (!store) {
+        return false;
+    }
+    store_close(v->store);
+    v->store = store;
+    g_free(v->stamp);
+    v->stamp = g_steal_pointer(&stamp);
+    return true;
+}
+
 bool store_view_look(StoreView *v)
 {
     g_autoptr(GError) error = NULL;
-    g_auto(GStrv) names = store_vdisks(v->store, &error);
+    g_auto(GStrv) names = reopen(v, &error) ? store_vdisks(v->store, &error)
+                                            : NULL;
     bool changed = false;
 
     if (!names) {

@@ -16,8 +16,12 @@
 
 typedef struct StoreView StoreView;
 
-/* @store stays the caller's. @private: a folder for files of ours. */
-StoreView *store_view_new(Store *store, const char *private);
+/*
+ * @private: a folder for files of ours. NULL with @error if the store cannot be
+ * opened. If another file system is mounted there later, that is taken.
+ */
+StoreView *store_view_new(const char *folder, const char *private,
+                          GError **error);
 void store_view_free(StoreView *v);
 
 /* Look again. True if something has changed since the last time. */
