@@ -71,9 +71,13 @@ static void tick(void *opaque)
 static void read_again(void *opaque)
 {
     Relay *r = opaque;
+    g_autoptr(GError) error = NULL;
 
-    report("certificates and keys are read again");
-    daemon_restart(r->daemon, NULL);
+    if (daemon_restart(r->daemon, &error)) {
+        report("certificates and keys were read again");
+    } else {
+        report("certificates and keys stay as they were: %s", error->message);
+    }
 }
 
 static bool wrong(GError **error, const char *why)
