@@ -19,6 +19,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define READY_US        (60 * G_USEC_PER_SEC)
+
 static void daemon_up(void *opaque)
 {
     (void)opaque;
@@ -39,10 +41,30 @@ static void daemon_event(JsonObject *event, void *opaque)
     service_tick_soon();
 }
 
-/* Once all that was known at the start is served again */
+/* Was what is known at least tried? Trees that are here are checked first. */
+static bool all_tried(const Relay *r)
+{
+    for (guint i = 0; i < r->order->len; i++) {
+        const RelayVersion *v = r->order->pdata[i];
+
+        if (v->wanted && v->tree != TREE_HERE && !v->tree_again) {
+            return false;
+        }
+        if (v->wanted && v->tree == TREE_HERE &&
+            !board_export_key(r->board, v->export)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Once all that was known at the start is served again; or is not, for that
+ * may never be */
 static void maybe_ready(Relay *r)
 {
-    if (!r->ready && daemon_qmp(r->daemon)) {
+    bool late = g_get_monotonic_time() - r->started > READY_US;
+
+    if (!r->ready && daemon_qmp(r->daemon) && (late || all_tried(r))) {
         report("%u exports on %s", board_exports(r->board), r->socket);
         report_ready();
         r->ready = true;
@@ -208,6 +230,7 @@ static int relay(Relay *r)
         report("%s", error->message);
         return COMMAND_FAILED;
     }
+    r->started = g_get_monotonic_time();
     relay_watch(r);
     service_run(tick, read_again, r);
     return COMMAND_DONE;

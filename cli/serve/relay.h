@@ -69,6 +69,7 @@ typedef struct Relay {
     Wanted *wanted;
     bool changed;               /* wanted is to be made anew */
     bool ready;
+    gint64 started;             /* monotonic time */
     char *job;                  /* root of the version that is hydrated now */
     unsigned jobs;              /* counts them, for their names */
 } Relay;

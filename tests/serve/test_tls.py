@@ -195,7 +195,8 @@ def renewed():
         until(lambda: said in t.serve.said(), 10, said)
 
     with Trial('--tls-x509', folder, '--authorise', DN) as t:
-        options = {**node(t.port), 'read-only': True, 'reconnect-delay': 60}
+        options = {**node(t.port), 'read-only': True, 'reconnect-delay': 60,
+                   'reconnect-interval': 100}
         with Node(options, [old]) as n:
             bad = same(n.path, t.store.content['win', 1])
             ca.issue(folder, 'server', '/CN=localhost', 'DNS:localhost')
