@@ -14,6 +14,8 @@
 #include "cli/units.h"
 #include "block/vdisk/header.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,6 +40,7 @@ static void daemon_down(void *opaque)
 static void daemon_event(JsonObject *event, void *opaque)
 {
     relay_hydrate_event(opaque, event);
+    relay_tell_event(event);
     service_tick_soon();
 }
 
@@ -75,6 +78,7 @@ static void tick(void *opaque)
 {
     Relay *r = opaque;
 
+    relay_rank(r);
     relay_ask_trees(r);
     if (relay_plan(r) || r->changed || !r->wanted) {
         g_clear_pointer(&r->wanted, wanted_free);
@@ -178,6 +182,22 @@ static void make_daemon(Relay *r)
     r->board = board_new(r->daemon);
 }
 
+/* Two would remove each other's files. Held until we end, however that is. */
+static bool lock_cache(Relay *r, GError **error)
+{
+    g_autofree char *path = g_build_filename(r->cache, ".lock", NULL);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    r->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (r->lock < 0 || fcntl(r->lock, F_OFD_SETLK, &lock) < 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", r->cache,
+                    r->lock >= 0 ? "another relay uses this folder"
+                                 : g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
 static bool begin(Relay *r, GError **error)
 {
     service_make_absolute(&r->cache);
@@ -187,6 +207,9 @@ static bool begin(Relay *r, GError **error)
     if (g_mkdir_with_parents(r->cache, 0755) < 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "cannot make %s: %s",
                     r->cache, g_strerror(errno));
+        return false;
+    }
+    if (!lock_cache(r, error)) {
         return false;
     }
     r->versions = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,

@@ -93,8 +93,8 @@ def follows():
         until(lambda: not list(relay.cache.glob(f'{first}*')) and
               not list(relay.maps.glob(f'{first}*')), 10,
               'its files are removed')
-        if not relay.of('win@2') or relay.of('win@1'):
-            return f'{relay.status()}'
+        until(lambda: relay.of('win@2') and not relay.of('win@1'), 10,
+              'it tells of the new one only')
         return same(relay.path, store.content['win', 2], 'win@2')
 
 
@@ -335,6 +335,60 @@ def spoilt_manifest():
             else relay.said()
 
 
+def one_at_a_time():
+    """Two relays on one cache would remove each other's files."""
+    store = store_of()
+    with Serve(store) as serve, Relay([serve.uri], ['win']) as relay:
+        relay.wait('win@1', 'hydrated')
+        other = Relay([serve.uri], ['win'], cache=relay.cache)
+        other.start()
+        try:
+            until(lambda: not other.process.running(), 10, 'it ends')
+            said = other.said()
+        finally:
+            other.__exit__()
+        if 'another relay uses this folder' not in said:
+            return said
+        return same(relay.path, store.content['win', 1], 'win@1')
+
+
+def released():
+    """A release date that comes makes a version the one that is here first."""
+    store = store_of()
+    with Serve(store) as serve, Relay([serve.uri], ['win'],
+                                      size='10M') as relay:
+        relay.wait('win@1', 'hydrated')
+        store.make('win', {0: noise('win2', 6 * MIB)}, promote=False)
+        soon = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() + 6))
+        store.command('version', 'promote', 'win', '--release', soon)
+        relay.wait('win@2')
+        if relay.of('win@2').get('cache-limit'):
+            return 'it took the room before its date'
+        relay.wait('win@2', 'hydrated')
+        return same(relay.path, store.content['win', 2], 'win@2')
+
+
+def wrong_content():
+    """A store whose image rotted: nobody gets it, and that is told."""
+    store = store_of()
+    image = store.folder('win') / '1.raw'
+    os.chmod(image, 0o644)
+    with open(image, 'r+b') as f:
+        f.seek(5 * GRANULE)
+        f.write(noise('rot', 512))
+    with Serve(store) as serve, Relay([serve.uri], ['win']) as relay:
+        relay.wait('win@1')
+        until(lambda: 'it sent what was not sealed' in relay.said(), 20,
+              'it says so')
+        c = Connection(relay.path, 'win@1', 2)
+        want = store.content['win', 1].read_bytes()
+        if c.read(2 * MIB, MIB) != want[2 * MIB:3 * MIB]:
+            return 'what is right is not given'
+        with contextlib.suppress(TimeoutError):
+            return f'{c.read(5 * GRANULE, GRANULE)[:16]} was given'
+    return None
+
+
 def many_connections():
     """Readers come and go while the relay's own clients stay."""
     store = store_of()
@@ -368,4 +422,7 @@ def tests():
     yield 'relay: a relay that feeds a relay', relay_of_relay
     yield 'relay: no space for the cache', full_disk
     yield 'relay: its own copy of a manifest is spoilt', spoilt_manifest
+    yield 'relay: two of them', one_at_a_time
+    yield 'relay: a release date comes', released
+    yield 'relay: a store whose image rotted', wrong_content
     yield 'relay: clients come and go', many_connections
