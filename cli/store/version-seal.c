@@ -132,8 +132,13 @@ static bool take_label_off(Store *s, const Manifest *m, const Version *v,
     /* Cutting is writing, by a program that finds our hold in its way */
     let_go(*hold);
     *hold = -1;
-    return s->images->cut(s, m, v, v->size, error) &&
-           s->images->hold(s, m, v, hold, error);
+    if (!s->images->cut(s, m, v, v->size, error) ||
+        !s->images->hold(s, m, v, hold, error) ||
+        !has_label(s, m, v, &label, error)) {
+        return false;
+    }
+    return !label || version_refuse(error, m, v->number, "has its label still "
+                                    "after it was cut off");
 }
 
 static bool make_tree(const Store *s, const Manifest *m, Version *v, bool quiet,
