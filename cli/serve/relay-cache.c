@@ -18,6 +18,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* The part of all room that caches leave to trees; a tree is 1/127 of a vDisk */
+#define TREE_SHARE      32
 #define ROOT_DIGITS     (2 * VERITY_HASH_BYTES)
 
 /*
@@ -60,10 +62,41 @@ static const RelayVersion *twin_of(const Relay *r, guint index)
     return NULL;
 }
 
+/*
+ * Bytes for trees: those that are here, then those that are to come, as far as
+ * there is room. Without its tree a version cannot be served at all, so trees
+ * come before caches. In *@here those that are.
+ */
+static uint64_t reserve_trees(Relay *r, uint64_t *here)
+{
+    uint64_t sum = 0;
+
+    for (guint i = 0; i < r->order->len; i++) {
+        const RelayVersion *v = r->order->pdata[i];
+
+        sum += v->tree == TREE_MISSING ? 0 : tree_file_bytes(v->size);
+    }
+    *here = sum;
+    for (guint i = 0; i < r->order->len; i++) {
+        RelayVersion *v = r->order->pdata[i];
+        uint64_t bytes = tree_file_bytes(v->size);
+
+        if (v->wanted && v->tree == TREE_MISSING) {
+            v->tree_room = bytes <= r->size && sum <= r->size - bytes;
+            sum += v->tree_room ? bytes : 0;
+            if (!v->tree_room) {
+                report_state(v->export, "it is not served: its hash tree does "
+                             "not fit into what --size leaves");
+            }
+        }
+    }
+    return sum;
+}
+
 bool relay_plan(Relay *r)
 {
     g_autofree PlanItem *items = g_new0(PlanItem, r->order->len + 1);
-    uint64_t trees = 0;
+    uint64_t here, trees = reserve_trees(r, &here), held = 0;
     bool changed = false;
 
     for (guint i = 0; i < r->order->len; i++) {
@@ -75,9 +108,12 @@ bool relay_plan(Relay *r)
         items[i].wanted = v->wanted && v->tree == TREE_HERE;
         items[i].need = need_of(v);
         items[i].held = held_by(r, v);
-        trees += v->tree == TREE_MISSING ? 0 : tree_file_bytes(v->size);
+        held += items[i].held;
     }
-    plan_room(items, r->order->len, r->size > trees ? r->size - trees : 0);
+    r->free = r->size > held + here ? r->size - held - here : 0;
+    /* Caches in use keep their room: the next tree must not wait for it */
+    plan_room(items, r->order->len,
+              r->size - MIN(r->size, MAX(trees, r->size / TREE_SHARE)));
     for (guint i = 0; i < r->order->len; i++) {
         RelayVersion *v = r->order->pdata[i];
         const RelayVersion *twin = twin_of(r, i);

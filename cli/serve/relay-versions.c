@@ -393,7 +393,8 @@ void relay_ask_trees(Relay *r)
     for (guint i = 0; i < r->order->len; i++) {
         RelayVersion *v = r->order->pdata[i];
 
-        if (v->wanted && v->tree == TREE_MISSING &&
+        if (v->wanted && v->tree == TREE_MISSING && v->tree_room &&
+            tree_file_bytes(v->size) <= r->free &&
             v->tree_again <= g_get_monotonic_time()) {
             v->tree = TREE_COMING;
             g_thread_pool_push(pool, tree_job(r, v), NULL);

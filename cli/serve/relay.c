@@ -50,7 +50,8 @@ static bool all_tried(const Relay *r)
     for (guint i = 0; i < r->order->len; i++) {
         const RelayVersion *v = r->order->pdata[i];
 
-        if (v->wanted && v->tree != TREE_HERE && !v->tree_again) {
+        if (v->wanted && v->tree != TREE_HERE && !v->tree_again &&
+            v->tree_room) {
             return false;
         }
         if (v->wanted && v->tree == TREE_HERE &&
@@ -79,8 +80,9 @@ static void tick(void *opaque)
     Relay *r = opaque;
 
     relay_rank(r);
+    r->changed |= relay_plan(r);
     relay_ask_trees(r);
-    if (relay_plan(r) || r->changed || !r->wanted) {
+    if (r->changed || !r->wanted) {
         g_clear_pointer(&r->wanted, wanted_free);
         r->wanted = relay_wanted(r);
         r->changed = false;

@@ -32,6 +32,7 @@ typedef struct RelayVersion {
     unsigned rank;              /* 0: what desktops run on; 1: what they will */
     bool wanted;                /* false: retired, or gone */
     TreeState tree;
+    bool tree_room;             /* there is, or will be soon */
     gint64 tree_again;          /* do not ask before that; monotonic time */
     uint64_t data_bytes;        /* of it that are not zero; once tree is here */
     uint64_t grant;             /* bytes that its cache may take; 0: none */
@@ -57,6 +58,8 @@ typedef struct Relay {
     int max_connections, interval;
 
     uint64_t size, bandwidth;
+    uint64_t free;              /* bytes that nobody was granted, and no tree
+                                   takes */
     GPtrArray *stores;          /* Far; NULL behind the last */
     bool *reachable;            /* of each store, as it was last */
     RelayVdisk *vdisks;         /* as many as names */

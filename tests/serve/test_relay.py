@@ -158,6 +158,21 @@ def within_its_size():
         return None if worst <= limit else f'{worst} bytes, not {limit}'
 
 
+def no_room_for_a_tree():
+    """Not even that fits: the version is not served, the others are."""
+    store = store_of(size=16 * MIB)
+    store.make('large', {0: noise('large', MIB)}, 512 * MIB)
+    with Serve(store) as serve, \
+            Relay([serve.uri], ['large', 'win'], size='1M') as relay:
+        relay.wait('win@1')
+        until(lambda: 'large@1: it is not served: its hash tree' in
+              relay.said(), 10, 'it says so')
+        bad = same(relay.path, store.content['win', 1], 'win@1')
+        if 'large@1' in exports(relay.path) or used(relay.cache) > MIB:
+            return f'{used(relay.cache)} bytes, {exports(relay.path)}'
+        return bad
+
+
 def used(folder):
     total = 0
     for path in folder.iterdir():
@@ -413,6 +428,7 @@ def tests():
     yield 'relay: versions come and go under a reader', follows
     yield 'relay: it and its daemon are killed under readers', killed
     yield 'relay: within its size', within_its_size
+    yield 'relay: no room for a tree', no_room_for_a_tree
     yield 'relay: a store that is away at the start', store_away_at_start
     yield 'relay: the first of two stores freezes and dies', several_stores
     yield 'relay: the first of two stores is never there', \

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """deskcast store serve, by what its clients read."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import socket
 import subprocess
 
 from stores.node import Node
-from stores.process import free_port, new_folder, program, run, until
+from stores.process import StoreError, free_port, new_folder, program, run, until
 from stores.reader import Connection, ReadError, Readers
 
 from .env import (DESKCAST, ENV, Desktop, GRANULE, MIB, Serve, VdiskStore, content,
@@ -82,11 +83,15 @@ def merged():
                      export='win@2') as readers:
             store.command('version', 'merge', 'win', 2)
             store.command('version', 'retire', 'win', 1)
-            store.command('version', 'rm', 'win', 1)
             run('sleep', 2)
         if readers.wrong or readers.errors:
             return f'{readers.summary()} {readers.errors[:3]}'
         shows(serve.path, 'win@2', gone=['win@1'])
+
+        def removed():
+            with contextlib.suppress(StoreError):
+                return store.command('version', 'rm', 'win', 1) or True
+        until(removed, 10, 'the parent can be removed')
 
         def deleted_files():
             fds = pathlib.Path(f'/proc/{serve.daemon()}/fd')
