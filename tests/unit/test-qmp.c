@@ -333,6 +333,7 @@ static void test_silence(void)
 /* Events without end are no answer; they come faster than they are taken in */
 static void test_chatter(void)
 {
+    g_autofree char *fill = g_strnfill(4000, 'n');
     g_autoptr(GString) noise = g_string_new(NULL);
     g_autoptr(GError) error = NULL;
     gint64 begin = g_get_monotonic_time();
@@ -340,7 +341,7 @@ static void test_chatter(void)
     Qmp *q;
 
     while (noise->len < 1 << 20) {
-        g_string_append(noise, "{\"event\": \"NOISE\"}\n");
+        g_string_append_printf(noise, "{\"event\": \"%s\"}\n", fill);
     }
 
     const Step steps[] = {
