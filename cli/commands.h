@@ -1,6 +1,8 @@
 /*
  * The commands of deskcast(1)
  *
+ * Each room has a table of its own, which main.c lists.
+ *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
@@ -17,15 +19,26 @@ enum {
     COMMAND_USAGE = 2,
 };
 
+/* `deskcast GROUP NAME`, or `deskcast NAME` if @group is NULL */
+typedef struct Command {
+    const char *group;
+    const char *name;       /* NULL ends a table */
+    const char *help;       /* one line */
+    int (*run)(int argc, char **argv);      /* argv[0] is the name */
+} Command;
+
+extern const Command disk_commands[];       /* files of a desktop */
+extern const Command store_commands[];      /* store/: versions */
+extern const Command content_commands[];    /* store/: what is in them */
+extern const Command serve_commands[];      /* serve/ */
+extern const Command desktop_commands[];    /* desktop/ */
+extern const Command host_commands[];       /* host/ */
+
 /*
  * Parse what follows the command's name; argv[0] stays the name. @summary is
  * the rest of the usage line. False, with a message printed, if it is wrong.
  */
 bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
                    char ***argv);
-
-int command_desktop_assign(int argc, char **argv);
-int command_journal_show(int argc, char **argv);
-int command_journal_rescue(int argc, char **argv);
 
 #endif /* CLI_COMMANDS_H */

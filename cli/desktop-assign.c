@@ -8,6 +8,7 @@
  */
 
 #include "commands.h"
+#include "disk-commands.h"
 #include "image-info.h"
 #include "layer-file.h"
 

@@ -5,6 +5,7 @@
  */
 
 #include "commands.h"
+#include "disk-commands.h"
 #include "journal-file.h"
 
 #include <errno.h>

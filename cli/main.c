@@ -10,24 +10,32 @@
 #include <stdio.h>
 #include <string.h>
 
-typedef struct Command {
-    const char *group;
-    const char *name;
-    const char *help;
-    int (*run)(int argc, char **argv);
-} Command;
-
-static const Command commands[] = {
-    { "desktop", "assign",
-      "push an image to powered-off pooled desktops",
-      command_desktop_assign },
-    { "journal", "show",
-      "tell what a reconnect buffer holds",
-      command_journal_show },
-    { "journal", "rescue",
-      "get out what a reconnect buffer holds",
-      command_journal_rescue },
+static const Command *const tables[] = {
+    store_commands,
+    content_commands,
+    serve_commands,
+    host_commands,
+    desktop_commands,
+    disk_commands,
 };
+
+typedef void CommandFunc(const Command *c, void *opaque);
+
+static void for_each_command(CommandFunc *func, void *opaque)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(tables); i++) {
+        for (const Command *c = tables[i]; c->name; c++) {
+            func(c, opaque);
+        }
+    }
+}
+
+/* As it is typed after "deskcast" */
+static char *words_of(const Command *c)
+{
+    return c->group ? g_strdup_printf("%s %s", c->group, c->name)
+                    : g_strdup(c->name);
+}
 
 bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
                    char ***argv)
@@ -37,39 +45,143 @@ bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
 
     g_option_context_add_main_entries(context, entries, NULL);
     if (!g_option_context_parse(context, argc, argv, &error)) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
+        fprintf(stderr, "deskcast: %s\n'%s --help' tells the options.\n",
+                error->message, g_get_prgname());
         return false;
     }
     return true;
 }
 
-static int usage(FILE *to)
+typedef struct Listing {
+    FILE *to;
+    const char *group;          /* only this one; NULL: all */
+} Listing;
+
+static void list_one(const Command *c, void *opaque)
 {
-    fprintf(to, "usage: deskcast GROUP COMMAND [OPTION…]\n\n");
-    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
-        fprintf(to, "  %s %-10s %s\n", commands[i].group, commands[i].name,
-                commands[i].help);
+    Listing *l = opaque;
+    g_autofree char *words = words_of(c);
+
+    if (!l->group || g_strcmp0(l->group, c->group) == 0) {
+        fprintf(l->to, "  %-18s %s\n", words, c->help);
     }
-    fprintf(to, "\n'deskcast GROUP COMMAND --help' tells the options.\n");
-    return to == stdout ? COMMAND_DONE : COMMAND_USAGE;
+}
+
+static void usage(FILE *to)
+{
+    Listing l = { .to = to };
+
+    fprintf(to, "usage: deskcast GROUP COMMAND [OPTION…]\n"
+            "       deskcast COMMAND [OPTION…]\n\n");
+    for_each_command(list_one, &l);
+    fprintf(to, "\n'--help' after a command tells its options.\n");
+}
+
+/* What the first words are, among all commands */
+typedef struct Lookup {
+    const char *first, *second; /* @second may be NULL */
+    const Command *found;
+    bool is_group;              /* @first is one */
+    const Command *near;        /* has one of the words as its own */
+} Lookup;
+
+/* Typed without its group, or with a letter or two missing at its end */
+static bool resembles(const char *word, const char *name)
+{
+    return word && *word && (!strcmp(word, name) ||
+                             (strlen(word) > 2 && g_str_has_prefix(name, word)));
+}
+
+static void look_at(const Command *c, void *opaque)
+{
+    Lookup *l = opaque;
+
+    if (!c->group) {
+        if (!strcmp(l->first, c->name)) {
+            l->found = c;
+        }
+    } else if (!strcmp(l->first, c->group)) {
+        l->is_group = true;
+        if (l->second && !strcmp(l->second, c->name)) {
+            l->found = c;
+        }
+    }
+    if (!l->near && (resembles(l->first, c->name) ||
+                     (c->group && resembles(l->second, c->name)))) {
+        l->near = c;
+    }
+}
+
+static int unknown(const Lookup *l)
+{
+    if (l->is_group) {
+        Listing listing = { .to = stderr, .group = l->first };
+
+        if (l->second) {
+            fprintf(stderr, "deskcast: '%s' has no command '%s'; it has:\n",
+                    l->first, l->second);
+        } else {
+            fprintf(stderr, "deskcast: '%s' wants a command:\n", l->first);
+        }
+        for_each_command(list_one, &listing);
+        return COMMAND_USAGE;
+    }
+    fprintf(stderr, "deskcast: there is no command '%s'; ", l->first);
+    if (l->near) {
+        g_autofree char *words = words_of(l->near);
+
+        fprintf(stderr, "was it 'deskcast %s'? ", words);
+    }
+    fprintf(stderr, "'deskcast --help' lists them all.\n");
+    return COMMAND_USAGE;
+}
+
+static int run(const Command *c, int argc, char **argv)
+{
+    g_autofree char *words = words_of(c);
+    g_autofree char *name = g_strdup_printf("deskcast %s", words);
+    int skip = c->group ? 2 : 1;
+
+    g_set_prgname(name);
+    return c->run(argc - skip, argv + skip);
+}
+
+/* `deskcast GROUP --help` */
+static int group_help(const char *group)
+{
+    Listing l = { .to = stdout, .group = group };
+
+    printf("usage: deskcast %s COMMAND [OPTION…]\n\n", group);
+    for_each_command(list_one, &l);
+    return COMMAND_DONE;
+}
+
+static bool asks_help(const char *word)
+{
+    return !g_strcmp0(word, "--help") || !g_strcmp0(word, "-h") ||
+           !g_strcmp0(word, "help");
 }
 
 int main(int argc, char **argv)
 {
+    Lookup l = {
+        .first = argc > 1 ? argv[1] : NULL,
+        .second = argc > 2 ? argv[2] : NULL,
+    };
+
     setlocale(LC_ALL, "");
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "help"))) {
-        return usage(stdout);
+    if (!l.first) {
+        usage(stderr);
+        return COMMAND_USAGE;
     }
-    for (size_t i = 0; argc > 2 && i < G_N_ELEMENTS(commands); i++) {
-        const Command *c = &commands[i];
-
-        if (!strcmp(argv[1], c->group) && !strcmp(argv[2], c->name)) {
-            g_autofree char *name = g_strdup_printf("deskcast %s %s", c->group,
-                                                    c->name);
-
-            g_set_prgname(name);
-            return c->run(argc - 2, argv + 2);
-        }
+    if (asks_help(l.first)) {
+        usage(stdout);
+        return COMMAND_DONE;
     }
-    return usage(stderr);
+    for_each_command(look_at, &l);
+    if (l.found) {
+        return run(l.found, argc, argv);
+    }
+    return l.is_group && asks_help(l.second) ? group_help(l.first)
+                                             : unknown(&l);
 }
