@@ -6,8 +6,9 @@
 
 #include "actual.h"
 
+#include "cli/json-member.h"
+
 #include <errno.h>
-#include <json-glib/json-glib.h>
 #include <string.h>
 
 #define ANSWER_MAX_BYTES    (16 << 20)
@@ -25,15 +26,15 @@ static uint64_t number_in_name(const char *image, const char *vdisk)
     g_autofree char *folder = g_path_get_dirname(image);
     g_autofree char *parent = g_path_get_basename(folder);
     g_autofree char *name = g_path_get_basename(image);
-    uint64_t number;
+    uint64_t version;
     char *end;
 
     if (g_strcmp0(parent, vdisk) || !g_ascii_isdigit(name[0])) {
         return 0;
     }
     errno = 0;
-    number = g_ascii_strtoull(name, &end, 10);
-    return errno || *end != '.' ? 0 : number;
+    version = g_ascii_strtoull(name, &end, 10);
+    return errno || *end != '.' ? 0 : version;
 }
 
 static uint64_t number_of(const char *image, const DesktopMetadata *d)
@@ -50,48 +51,24 @@ static uint64_t number_of(const char *image, const DesktopMetadata *d)
     return number_in_name(image, d->vdisk);
 }
 
-/* NULL if it is not there or is something else */
-static JsonObject *get_object(JsonObject *o, const char *name)
+static uint64_t number(JsonObject *o, const char *name)
 {
-    JsonNode *node = json_object_get_member(o, name);
+    int64_t value = 0;
 
-    return node && JSON_NODE_HOLDS_OBJECT(node) ? json_node_get_object(node)
-                                                : NULL;
-}
-
-static uint64_t get_number(JsonObject *o, const char *name)
-{
-    JsonNode *node = json_object_get_member(o, name);
-
-    return node && JSON_NODE_HOLDS_VALUE(node) &&
-           json_node_get_value_type(node) == G_TYPE_INT64
-           ? json_node_get_int(node) : 0;
-}
-
-static const char *get_text(JsonObject *o, const char *name)
-{
-    JsonNode *node = json_object_get_member(o, name);
-
-    return node && JSON_NODE_HOLDS_VALUE(node) &&
-           json_node_get_value_type(node) == G_TYPE_STRING
-           ? json_node_get_string(node) : NULL;
+    return member_int(o, name, &value) && value > 0 ? value : 0;
 }
 
 static JsonObject *find_node(JsonNode *root, const char *name)
 {
     JsonObject *answer = root && JSON_NODE_HOLDS_OBJECT(root)
                          ? json_node_get_object(root) : NULL;
-    JsonNode *list = answer ? json_object_get_member(answer, "return") : NULL;
-    JsonArray *disks = list && JSON_NODE_HOLDS_ARRAY(list)
-                       ? json_node_get_array(list) : NULL;
+    JsonArray *disks = member_array(answer, "return");
 
     for (guint i = 0; disks && i < json_array_get_length(disks); i++) {
-        JsonNode *disk = json_array_get_element(disks, i);
+        JsonObject *disk = element_object(disks, i);
 
-        if (JSON_NODE_HOLDS_OBJECT(disk) &&
-            !g_strcmp0(get_text(json_node_get_object(disk), "node-name"),
-                       name)) {
-            return json_node_get_object(disk);
+        if (!g_strcmp0(member_string(disk, "node-name"), name)) {
+            return disk;
         }
     }
     return NULL;
@@ -99,39 +76,36 @@ static JsonObject *find_node(JsonNode *root, const char *name)
 
 static char *image_of(JsonObject *disk, const char *member)
 {
-    JsonObject *image = get_object(disk, member);
-
-    return image ? g_strdup(get_text(image, "filename")) : NULL;
+    return g_strdup(member_string(member_object(disk, member), "filename"));
 }
 
 static void read_pvs(Actual *a, JsonObject *disk, JsonObject *pvs)
 {
-    JsonObject *budget = get_object(pvs, "budget");
-    JsonNode *stops = json_object_get_member(pvs, "stops-on-error");
+    JsonObject *budget = member_object(pvs, "budget");
+    bool stops = true;
 
-    a->version = get_number(pvs, "version");
-    a->assigned = get_number(pvs, "assigned-version");
-    a->size = get_number(disk, "virtual-size");
+    a->version = number(pvs, "version");
+    a->assigned = number(pvs, "assigned-version");
+    a->size = number(disk, "virtual-size");
     a->in_outage = json_object_has_member(pvs, "outage-ms");
-    a->outage_ms = get_number(pvs, "outage-ms");
-    a->unprotected = stops && JSON_NODE_HOLDS_VALUE(stops) &&
-                     json_node_get_value_type(stops) == G_TYPE_BOOLEAN &&
-                     !json_node_get_boolean(stops);
+    a->outage_ms = number(pvs, "outage-ms");
+    member_bool(pvs, "stops-on-error", &stops);
+    a->unprotected = !stops;
     if (budget) {
         a->has_budget = true;
-        a->local_bytes = get_number(budget, "local-bytes");
+        a->local_bytes = number(budget, "local-bytes");
         a->has_boot = json_object_has_member(budget, "boot-bytes");
-        a->boot_bytes = get_number(budget, "boot-bytes");
-        a->boot_local_bytes = get_number(budget, "boot-local-bytes");
+        a->boot_bytes = number(budget, "boot-bytes");
+        a->boot_local_bytes = number(budget, "boot-local-bytes");
     }
 }
 
 static void read_disk(Actual *a, JsonObject *disk, const DesktopMetadata *d)
 {
-    JsonObject *pvs = get_object(disk, "pvs");
+    JsonObject *pvs = member_object(disk, "pvs");
 
     a->known = true;
-    a->resets = get_number(disk, "resets");
+    a->resets = number(disk, "resets");
     if (pvs) {
         read_pvs(a, disk, pvs);
         return;
