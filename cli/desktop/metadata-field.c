@@ -37,6 +37,8 @@ const MetadataField metadata_desktop_fields[] = {
     D("journal", "path", FIELD_PATH, journal),
     D("monitor", "path", FIELD_PATH, monitor),
     D("identity", "path", FIELD_PATH, identity),
+    D("source", "uri", FIELD_STORES, stores),
+    D("host-cache", "path", FIELD_PATH, host_cache),
     VERSION("wanted", wanted),
     VERSION("previous", previous),
     { NULL }

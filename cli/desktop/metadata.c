@@ -223,6 +223,11 @@ static bool desktop_complete(const DesktopMetadata *d, GError **error)
         bad = "a private desktop needs a journal";
     } else if (d->lifetime != LIFETIME_PRIVATE && d->journal) {
         bad = "only a private desktop has a journal";
+    } else if (d->model == MODEL_MCS && (d->stores || d->host_cache)) {
+        bad = "a desktop of model mcs has no source and no host cache";
+    } else if (d->model == MODEL_PVS && d->run == RUN_VHOST_USER &&
+               !d->stores) {
+        bad = "a desktop of model pvs with run vhost-user needs a source";
     } else {
         bad = lifetime_wrong(d->model, d->lifetime);
     }

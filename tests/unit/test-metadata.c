@@ -89,6 +89,8 @@ static void test_round_trip(void)
     DesktopMetadata d = {
         .catalog = "office", .vdisk = "win11", .model = MODEL_PVS,
         .lifetime = LIFETIME_PRIVATE, .run = RUN_VHOST_USER,
+        .stores = (char *[]) { "nbd://a:1", "nbd+unix:///?socket=/s", NULL },
+        .host_cache = "/cache",
         .disk = "/vdi/<&>'\" \xc3\xa4", .journal = "/vdi/j", .node = "disk0",
         .monitor = "/run/m", .identity = "/vdi/i", .write_cache = 5, .ram = 7,
         .wanted = { .number = INT64_MAX, .size = 4096, .root = ROOT },
@@ -104,6 +106,9 @@ static void test_round_trip(void)
     CU_ASSERT_STRING_EQUAL(read->journal, d.journal);
     CU_ASSERT_EQUAL(read->lifetime, d.lifetime);
     CU_ASSERT_EQUAL(read->run, d.run);
+    CU_ASSERT_EQUAL_FATAL(g_strv_length(read->stores), 2);
+    CU_ASSERT_STRING_EQUAL(read->stores[1], "nbd+unix:///?socket=/s");
+    CU_ASSERT_STRING_EQUAL(read->host_cache, "/cache");
     CU_ASSERT_EQUAL(read->write_cache, 5);
     CU_ASSERT_EQUAL(read->ram, 7);
     CU_ASSERT_EQUAL(read->wanted.number, INT64_MAX);
@@ -199,6 +204,9 @@ static void test_structure(void)
             DISK "<journal path='/j'/>", "needs model 'pvs'");
     refuses(HEAD "model='pvs' lifetime='dedicated' run='in-process'", DISK,
             "needs model 'mcs'");
+    refuses(POOLED, DISK "<source uri='nbd://h:1'/>", "no source");
+    refuses(HEAD "model='pvs' lifetime='pooled' run='vhost-user'", DISK,
+            "needs a source");
     refuses("catalog='a'", DISK, "format");
     refuses("format='2' new='1'", DISK, "newer deskcast");
     refuses("format='0'", DISK, "format");
