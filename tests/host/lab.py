@@ -5,6 +5,7 @@ A libvirtd of a session keeps all it has in a folder, needs no privilege and
 disturbs no other one. In a user namespace root is a user like others.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -56,10 +57,10 @@ class Result:
         """It ended so, and said so"""
         said = self.out + self.err
         check(self.status == status, "deskcast", *self.args, "ended with",
-              self.status, "and said:", said)
+              self.status, "and said:", self.err, self.out[:1000])
         for text in texts:
             check(text in said, repr(text), "is not in what", *self.args,
-                  "said:", said)
+                  "said:", self.err, self.out[:1000])
         return self
 
 
@@ -75,6 +76,8 @@ def deskcast(*args, timeout=120, **env):
 
 class Libvirtd:
     """A host"""
+
+    probed = None       # what one libvirtd knows of QEMUs, for the next ones
 
     def __init__(self, folder, name):
         self.name, self.folder = name, os.path.join(folder, name)
@@ -102,6 +105,9 @@ class Libvirtd:
                      "CACHE_HOME:cache", "DATA_HOME:data"):
             variable, sub = name.split(":")
             env["XDG_" + variable] = os.path.join(self.folder, sub)
+        known = os.path.join(self.folder, "cache/libvirt/qemu/capabilities")
+        if Libvirtd.probed:
+            shutil.copytree(Libvirtd.probed, known, dirs_exist_ok=True)
         command = ["libvirtd"]
         if os.geteuid() == 0:
             command = ["unshare", "--user", "--map-user=1000",
@@ -110,7 +116,11 @@ class Libvirtd:
             self.process = subprocess.Popen(
                 command, env=env, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True)
-        until("libvirtd", self.answers)
+        until("libvirtd", self.answers, 60)
+        if not Libvirtd.probed and os.path.isdir(known):
+            Libvirtd.probed = tempfile.mkdtemp(prefix="deskcast-host-")
+            atexit.register(shutil.rmtree, Libvirtd.probed)
+            shutil.copytree(known, Libvirtd.probed, dirs_exist_ok=True)
 
     def answers(self):
         return self.virsh("version", check_it=False).returncode == 0
@@ -270,8 +280,7 @@ def domain(name, element="", disk=None):
                 "werror=stop,addr=0x1e"]
         quoted = "".join(f"<qemu:arg value='{a}'/>" for a in args)
         command = f"<qemu:commandline>{quoted}</qemu:commandline>"
-    kind = "kvm" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "qemu"
-    return f"""<domain type='{kind}'
+    return f"""<domain type='qemu'
         xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
       <name>{name}</name>
       <metadata>{element}</metadata>
