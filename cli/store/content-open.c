@@ -1,0 +1,381 @@
+/*
+ * A storage daemon of our own, or a server elsewhere, and connections to it
+ *
+ * The daemon inherits a socket that already listens. All connections are made
+ * before it runs, so its name in the file system goes at once; if it ends
+ * before it answers, they break.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "content-int.h"
+#include "cli/program.h"
+
+#include <errno.h>
+#include <glib/gstdio.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define EXPORT          "content"
+#define DAEMON_SOCKET   3               /* its descriptor in the daemon */
+#define ENDING_US       2000000         /* a daemon has that long to end */
+#define FAR_DEADLINE_MS 30000           /* of a request to a far server */
+
+bool content_nbd_error(const Content *c, const char *what, GError **error)
+{
+    const char *why = nbd_get_error();
+
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s%s%s", c->name,
+                what, why ? ": " : "", why ? why : "");
+    return false;
+}
+
+static bool errno_error(GError **error, const char *what)
+{
+    int saved = errno;
+
+    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved), "%s: %s",
+                what, g_strerror(saved));
+    return false;
+}
+
+/* What the daemon wrote; "" if nothing */
+static char *read_complaints(const Content *c)
+{
+    char buf[4096] = "";
+
+    if (pread(c->complaints, buf, sizeof(buf) - 1, 0) <= 0) {
+        return g_strdup("");
+    }
+    return program_complaint(buf);
+}
+
+static bool wait_end(GSubprocess *process, gint64 us)
+{
+    gint64 end = g_get_monotonic_time() + us;
+    const char *id;
+
+    while ((id = g_subprocess_get_identifier(process))) {
+        if (g_get_monotonic_time() > end) {
+            return false;
+        }
+        g_usleep(2000);
+    }
+    return true;
+}
+
+/* A folder of our own; a socket in it that listens */
+static int listen_in(const char *folder, struct sockaddr_un *address,
+                     GError **error)
+{
+    int fd;
+
+    *address = (struct sockaddr_un) { .sun_family = AF_UNIX };
+    if (g_snprintf(address->sun_path, sizeof(address->sun_path), "%s/nbd",
+                   folder) >= (int)sizeof(address->sun_path)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FILENAME_TOO_LONG,
+                    "TMPDIR is too long for a socket's name");
+        return -1;
+    }
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)address, sizeof(*address)) < 0 ||
+        listen(fd, CONTENT_CONNECTIONS) < 0) {
+        errno_error(error, "cannot make a socket for the storage daemon");
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    return fd;
+}
+
+/* Sockets to a listener, which need not have accepted them */
+static bool connect_all(const struct sockaddr_un *address, int fds[],
+                        GError **error)
+{
+    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
+        fds[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fds[i] < 0 || connect(fds[i], (struct sockaddr *)address,
+                                  sizeof(*address)) < 0) {
+            return errno_error(error, "cannot connect to the storage daemon");
+        }
+    }
+    return true;
+}
+
+/* @listener and @fds[] come out as open descriptors, or as -1 */
+static bool make_sockets(int *listener, int fds[], GError **error)
+{
+    g_autofree char *folder = g_dir_make_tmp("deskcast-XXXXXX", error);
+    struct sockaddr_un address;
+    bool ok = false;
+
+    if (!folder) {
+        return false;
+    }
+    *listener = listen_in(folder, &address, error);
+    if (*listener >= 0) {
+        ok = connect_all(&address, fds, error);
+        g_unlink(address.sun_path);
+    }
+    g_rmdir(folder);
+    return ok;
+}
+
+static bool spawn(Content *c, JsonObject *definition, bool writable,
+                  int *listener, GError **error)
+{
+    g_autoptr(GSubprocessLauncher) launcher =
+        g_subprocess_launcher_new(G_SUBPROCESS_FLAGS_STDOUT_SILENCE);
+    g_autofree char *program = program_qsd();
+    g_autofree char *node = NULL;
+    int err = dup(c->complaints);
+
+    if (err < 0) {
+        return errno_error(error, "cannot start a storage daemon");
+    }
+    json_object_set_string_member(definition, "node-name", EXPORT);
+    json_object_set_boolean_member(definition, "read-only", !writable);
+    node = content_node_text(definition);
+    g_subprocess_launcher_take_fd(launcher, g_steal_fd(listener),
+                                  DAEMON_SOCKET);
+    g_subprocess_launcher_take_stderr_fd(launcher, err);
+    g_subprocess_launcher_set_child_setup(launcher, program_end_with_parent,
+                                          NULL, NULL);
+    c->daemon = g_subprocess_launcher_spawn(
+        launcher, error, program, "--blockdev", node, "--nbd-server",
+        "addr.type=fd,addr.str=" G_STRINGIFY(DAEMON_SOCKET), "--export",
+        writable ? "type=nbd,id=e,node-name=" EXPORT ",name=" EXPORT
+                   ",writable=on"
+                 : "type=nbd,id=e,node-name=" EXPORT ",name=" EXPORT, NULL);
+    if (!c->daemon) {
+        g_prefix_error(error, "cannot start the storage daemon '%s': ",
+                       program);
+    }
+    return c->daemon != NULL;
+}
+
+/* Say why the daemon did not answer: its own words if it has any */
+static bool open_error(Content *c, GError **error)
+{
+    g_autofree char *said = NULL;
+
+    if (c->daemon && wait_end(c->daemon, ENDING_US)) {
+        said = read_complaints(c);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", c->name,
+                    said[0] ? said : "the storage daemon ended");
+        return false;
+    }
+    return content_nbd_error(c, "cannot be reached", error);
+}
+
+static struct nbd_handle *new_handle(const char *export)
+{
+    struct nbd_handle *nbd = nbd_create();
+
+    if (nbd && (nbd_set_export_name(nbd, export) < 0 ||
+                nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)) {
+        nbd_close(nbd);
+        nbd = NULL;
+    }
+    return nbd;
+}
+
+/* After the connections are made: what they lead to */
+static bool learn(Content *c, GError **error)
+{
+    int64_t size = nbd_get_size(c->nbd[0]);
+
+    if (size < 0) {
+        return content_nbd_error(c, "has no size", error);
+    }
+    c->size = size;
+    c->has_status = nbd_can_meta_context(c->nbd[0],
+                                         LIBNBD_CONTEXT_BASE_ALLOCATION) > 0;
+    return true;
+}
+
+static bool shake_hands(Content *c, int fds[], GError **error)
+{
+    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
+        c->nbd[i] = new_handle(EXPORT);
+        if (!c->nbd[i] ||
+            nbd_connect_socket(c->nbd[i], g_steal_fd(&fds[i])) < 0) {
+            return open_error(c, error);
+        }
+    }
+    return learn(c, error);
+}
+
+/* A name for messages: the file that all of it is in */
+static char *definition_name(JsonObject *definition)
+{
+    JsonObject *node = definition;
+
+    while (json_object_has_member(node, "file")) {
+        node = json_object_get_object_member(node, "file");
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        static const char *const names[] = { "filename", "url", "image" };
+
+        if (json_object_has_member(node, names[i])) {
+            return g_strdup(json_object_get_string_member(node, names[i]));
+        }
+    }
+    return g_strdup("image");
+}
+
+static Content *open_node(JsonObject *definition, bool writable,
+                          GError **error)
+{
+    g_autoptr(Content) c = g_new0(Content, 1);
+    int listener = -1, fds[CONTENT_CONNECTIONS];
+    bool ok;
+
+    memset(fds, -1, sizeof(fds));
+    c->name = definition_name(definition);
+    c->complaints = memfd_create("complaints", MFD_CLOEXEC);
+    ok = c->complaints >= 0 && make_sockets(&listener, fds, error) &&
+         spawn(c, definition, writable, &listener, error) &&
+         shake_hands(c, fds, error);
+    if (listener >= 0) {
+        close(listener);
+    }
+    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
+        if (fds[i] >= 0) {
+            close(fds[i]);
+        }
+    }
+    return ok ? g_steal_pointer(&c) : NULL;
+}
+
+Content *content_open(JsonObject *definition, GError **error)
+{
+    return open_node(definition, false, error);
+}
+
+Content *content_open_writable(JsonObject *definition, GError **error)
+{
+    return open_node(definition, true, error);
+}
+
+/* Notice in bounded time that the server's host is gone */
+static void set_keepalive(int fd)
+{
+    int on = 1, idle = 10, interval = 5, count = 4;
+    unsigned ms = FAR_DEADLINE_MS;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == 0) {
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+    }
+}
+
+static bool set_tls(struct nbd_handle *nbd, const ContentServer *s)
+{
+    if (!s->tls) {
+        return true;
+    }
+    return nbd_set_tls(nbd, LIBNBD_TLS_REQUIRE) == 0 &&
+           nbd_set_tls_verify_peer(nbd, true) == 0 &&
+           (!s->certificates ||
+            nbd_set_tls_certificates(nbd, s->certificates) == 0) &&
+           (!s->psk_file || nbd_set_tls_psk_file(nbd, s->psk_file) == 0) &&
+           (!s->user || nbd_set_tls_username(nbd, s->user) == 0);
+}
+
+static bool connect_handle(struct nbd_handle *nbd, const ContentServer *s)
+{
+    if (!set_tls(nbd, s)) {
+        return false;
+    }
+    if (s->socket) {
+        return nbd_connect_unix(nbd, s->socket) == 0;
+    }
+    if (nbd_connect_tcp(nbd, s->host, s->port) < 0) {
+        return false;
+    }
+    set_keepalive(nbd_aio_get_fd(nbd));
+    return true;
+}
+
+Content *content_connect(const ContentServer *server, const char *export,
+                         GError **error)
+{
+    g_autoptr(Content) c = g_new0(Content, 1);
+
+    c->complaints = -1;
+    c->deadline = FAR_DEADLINE_MS;
+    c->name = g_strdup_printf("export '%s' of %s", export,
+                              server->socket ? server->socket : server->host);
+    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
+        c->nbd[i] = new_handle(export);
+        if (!c->nbd[i] || !connect_handle(c->nbd[i], server)) {
+            content_nbd_error(c, "cannot be reached", error);
+            return NULL;
+        }
+    }
+    return learn(c, error) ? g_steal_pointer(&c) : NULL;
+}
+
+bool content_finish(Content *c, GError **error)
+{
+    g_autofree char *said = NULL;
+
+    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
+        if (nbd_flush(c->nbd[i], 0) < 0) {
+            return content_nbd_error(c, "cannot be flushed", error);
+        }
+    }
+    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
+        nbd_shutdown(c->nbd[i], 0);
+    }
+    /* It closes the image in good order; a kill would leave leaks in it */
+    g_subprocess_send_signal(c->daemon, SIGTERM);
+    if (!g_subprocess_wait(c->daemon, NULL, error)) {
+        return false;
+    }
+    if (!g_subprocess_get_successful(c->daemon)) {
+        said = read_complaints(c);
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "%s: the storage daemon failed: %s", c->name, said);
+        return false;
+    }
+    return true;
+}
+
+void content_close(Content *c)
+{
+    if (!c) {
+        return;
+    }
+    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
+        nbd_close(c->nbd[i]);
+    }
+    if (c->daemon) {
+        g_subprocess_send_signal(c->daemon, SIGTERM);
+        if (!wait_end(c->daemon, ENDING_US)) {
+            g_subprocess_force_exit(c->daemon);
+            g_subprocess_wait(c->daemon, NULL, NULL);
+        }
+        g_object_unref(c->daemon);
+    }
+    if (c->complaints >= 0) {
+        close(c->complaints);
+    }
+    g_free(c->name);
+    g_free(c);
+}
+
+uint64_t content_size(const Content *c)
+{
+    return c->size;
+}
