@@ -26,5 +26,11 @@ const Command host_commands[] = {
     { "host", "drain", "keep new desktops off a host", command_host_drain },
     { "host", "undrain", "let a host have new desktops again",
       command_host_undrain },
+    { "update", "start", "start a catalog's master VM on a new version",
+      command_update_start },
+    { "update", "finish", "seal what the master VM wrote",
+      command_update_finish },
+    { "update", "abort", "throw away what the master VM wrote",
+      command_update_abort },
     {}
 };

@@ -68,9 +68,6 @@ bool domain_job_set_metadata(virConnectPtr conn, void *data, GError **error)
     DomainJob *job = data;
     unsigned flags = VIR_DOMAIN_AFFECT_CONFIG;
 
-    if (virDomainIsActive(job->domain) > 0) {
-        flags |= VIR_DOMAIN_AFFECT_LIVE;
-    }
     return virDomainSetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT,
                                 job->metadata, METADATA_PREFIX,
                                 METADATA_NAMESPACE, flags) == 0 ||
@@ -97,6 +94,31 @@ bool domain_job_run_xml(virConnectPtr conn, void *data, GError **error)
     }
     virDomainFree(started);
     return true;
+}
+
+bool domain_job_shutdown(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+
+    return virDomainShutdown(job->domain) == 0 ||
+           fleet_set_error(error, job->name);
+}
+
+bool domain_job_destroy(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+
+    return virDomainDestroy(job->domain) == 0 ||
+           fleet_set_error(error, job->name);
+}
+
+bool domain_job_state(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+    int active = virDomainIsActive(job->domain);
+
+    job->running = active > 0;
+    return active >= 0 || fleet_set_error(error, job->name);
 }
 
 bool domain_job_qmp(virConnectPtr conn, void *data, GError **error)

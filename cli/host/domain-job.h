@@ -24,14 +24,18 @@ DomainJob *domain_job_new(const char *name);
 /* For one that is known */
 DomainJob *domain_job_of(virDomainPtr domain);
 void domain_job_free(void *job);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainJob, domain_job_free)
 
 /* Sets domain, NULL if the host has none of that name */
 FleetFunc domain_job_find;
-FleetFunc domain_job_set_metadata;
+FleetFunc domain_job_set_metadata;         /* of the definition */
 /* Its definition, not what runs now; and running */
 FleetFunc domain_job_get_xml;
 /* Start it with this XML; its definition stays what it is */
 FleetFunc domain_job_run_xml;
+FleetFunc domain_job_shutdown;  /* ask the guest to */
+FleetFunc domain_job_destroy;
+FleetFunc domain_job_state;     /* sets running */
 /* Execute the QMP command */
 FleetFunc domain_job_qmp;
 
