@@ -198,6 +198,41 @@ static bool stop_master(Finish *f, GError **error)
                                    domain_job_of(f->u.master->domain), error);
 }
 
+/* A server has the image open for as long as the manifest says that it has a
+ * label */
+static bool set_label(Update *u, Version *v, bool label, GError **error)
+{
+    bool before = v->label;
+
+    v->label = label;
+    if (!store_set_manifest(u->store, u->manifest, error)) {
+        v->label = before;
+        return false;
+    }
+    return true;
+}
+
+static bool remove_when_closed(Update *u, Version *v, GError **error)
+{
+    gint64 end = g_get_monotonic_time() + SEAL_WAIT_S * G_USEC_PER_SEC;
+    bool had_label = v->label;
+
+    if (had_label && !set_label(u, v, false, error)) {
+        return false;
+    }
+    while (!store_version_remove(u->store, u->manifest, v->number, error)) {
+        if (!had_label || g_get_monotonic_time() >= end) {
+            if (had_label) {
+                set_label(u, v, true, NULL);
+            }
+            return false;
+        }
+        g_clear_error(error);
+        g_usleep(POLL_US);
+    }
+    return true;
+}
+
 static bool remove_version(Finish *f, uint64_t number, GError **error)
 {
     Update *u = &f->u;
@@ -211,7 +246,7 @@ static bool remove_version(Finish *f, uint64_t number, GError **error)
         return fail(error, "the version is sealed already: 'deskcast update "
                     "finish' ends the update");
     }
-    return !v || store_version_remove(u->store, u->manifest, number, error);
+    return !v || remove_when_closed(u, v, error);
 }
 
 static bool abort_update(Finish *f, uint64_t *number, GError **error)
