@@ -105,7 +105,7 @@ class Libvirtd:
                      "CACHE_HOME:cache", "DATA_HOME:data"):
             variable, sub = name.split(":")
             env["XDG_" + variable] = os.path.join(self.folder, sub)
-        known = os.path.join(self.folder, "cache/libvirt/qemu/capabilities")
+        known = os.path.join(self.folder, "cache/libvirt/qemu/cache/capabilities")
         if Libvirtd.probed:
             shutil.copytree(Libvirtd.probed, known, dirs_exist_ok=True)
         command = ["libvirtd"]
