@@ -66,7 +66,9 @@ static bool convert(const Store *s, const Manifest *m, const Version *v,
                     const Source *source, bool quiet, GError **error)
 {
     g_autoptr(JsonObject) from = source_node(source);
-    g_autoptr(JsonObject) to = store_chain(s, m, v, STORE_CHAIN_WRITABLE);
+    /* Past the page cache: it is read back from the medium anyway */
+    g_autoptr(JsonObject) to = store_chain(s, m, v, STORE_CHAIN_WRITABLE |
+                                           STORE_CHAIN_DIRECT);
     g_autoptr(Progress) progress = progress_new("converting", 100, false,
                                                 quiet);
 

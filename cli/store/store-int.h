@@ -74,6 +74,9 @@ void store_tidy(Store *s);
 /* Remove the folder @name of vdisks/, ".old-…", and what it names */
 bool store_remove_folder(Store *s, const char *name, GError **error);
 
+/* Tell people that files that nobody needs could not be deleted */
+void store_note_left(const GError *error);
+
 static inline uint64_t version_image_bytes(const Version *v)
 {
     return v->size + (v->label ? 4096 : 0);

@@ -8,6 +8,7 @@
 
 #include "cli/store/store-int.h"
 #include "cli/json-strict.h"
+#include "cli/program.h"
 #include "cli/store/content.h"
 #include "block/vdisk/pure.h"
 
@@ -24,12 +25,13 @@ static bool rbd(const Store *s, char **out, GError **error, ...)
 
 static bool rbd(const Store *s, char **out, GError **error, ...)
 {
+    g_autofree char *program = program_path("DESKCAST_RBD", "rbd");
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
     g_autoptr(GError) local = NULL;
     const char *word;
     va_list ap;
 
-    g_ptr_array_add(argv, (char *)"rbd");
+    g_ptr_array_add(argv, program);
     if (s->conf) {
         g_ptr_array_add(argv, (char *)"--conf");
         g_ptr_array_add(argv, s->conf);
@@ -155,7 +157,8 @@ static bool check_watchers(const Store *s, const Version *v, GError **error)
     }
     if (json_array_get_length(watchers)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "the RBD image %s is "
-                    "open; shut down who writes to it", image);
+                    "open; shut down who writes to it, or wait half a minute "
+                    "if it was killed", image);
         return false;
     }
     return true;

@@ -106,13 +106,27 @@ bool store_remove_folder(Store *s, const char *name, GError **error)
 bool store_remove_vdisk(Store *s, const char *vdisk, GError **error)
 {
     g_autofree char *old = g_strconcat(".old-", vdisk, NULL);
+    g_autoptr(GError) local = NULL;
 
     g_assert(s->lock >= 0);
     if (renameat(s->vdisks, vdisk, s->vdisks, old) < 0) {
         return durable_errno(error, "remove vDisk", vdisk);
     }
-    return durable_sync_folder(s->vdisks, vdisk, error) &&
-           store_remove_folder(s, old, error);
+    if (!durable_sync_folder(s->vdisks, vdisk, error)) {
+        return false;
+    }
+    /* It is gone, whatever becomes of what it was made of */
+    if (!store_remove_folder(s, old, &local)) {
+        store_note_left(local);
+    }
+    return true;
+}
+
+void store_note_left(const GError *error)
+{
+    g_printerr("deskcast: done, but some files are still there: %s; the next "
+               "command that changes the store deletes them\n",
+               error->message);
 }
 
 /* What a crash left */

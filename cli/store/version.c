@@ -351,6 +351,7 @@ bool store_version_remove(Store *s, Manifest *m, uint64_t number,
                           GError **error)
 {
     Version *v = version_find(m, number, error);
+    g_autoptr(GError) local = NULL;
     guint at;
 
     if (!v || !can_remove(s, m, v, error)) {
@@ -370,7 +371,9 @@ bool store_version_remove(Store *s, Manifest *m, uint64_t number,
         return false;
     }
     version_free(v);
-    /* What is still open somewhere goes when the store is changed next */
-    store_remove_unused(s, m, NULL);
+    /* What cannot be deleted yet goes when the store is changed next */
+    if (!store_remove_unused(s, m, &local)) {
+        store_note_left(local);
+    }
     return true;
 }
