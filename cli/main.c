@@ -37,6 +37,18 @@ static char *words_of(const Command *c)
                     : g_strdup(c->name);
 }
 
+/* "--", which GLib leaves where something like an option follows it */
+static void drop_separator(int *argc, char **argv)
+{
+    for (int i = 1; i < *argc; i++) {
+        if (!strcmp(argv[i], "--")) {
+            memmove(&argv[i], &argv[i + 1], (*argc - i) * sizeof(*argv));
+            --*argc;
+            return;
+        }
+    }
+}
+
 bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
                    char ***argv)
 {
@@ -49,6 +61,7 @@ bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
                 error->message, g_get_prgname());
         return false;
     }
+    drop_separator(argc, *argv);
     return true;
 }
 

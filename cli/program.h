@@ -7,7 +7,7 @@
 #ifndef CLI_PROGRAM_H
 #define CLI_PROGRAM_H
 
-#include <glib.h>
+#include <gio/gio.h>
 
 /*
  * The path of @name: what the environment @variable says, else the file beside
@@ -21,7 +21,17 @@ char *program_path(const char *variable, const char *name);
 /* For a child: end when the thread that started it does. A GSpawnChildSetupFunc */
 void program_end_with_parent(gpointer unused);
 
-/* What a program of QEMU's said, without the name and the options before it */
+/*
+ * Run @argv to its end; it dies with this thread. @output, or NULL, gets what
+ * it prints, as it comes. -1 with @error if it cannot be run or was killed,
+ * else its exit status, and what it complained of in *@complaint, to be freed.
+ */
+typedef void (*ProgramOutput)(void *opaque, const char *text);
+
+int program_run(const char *const *argv, ProgramOutput output, void *opaque,
+                char **complaint, GError **error);
+
+/* What a program of QEMU's said first, without names and options before it */
 char *program_complaint(const char *text);
 
 #endif /* CLI_PROGRAM_H */

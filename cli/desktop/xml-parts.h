@@ -16,6 +16,9 @@ bool xml_own_devices(xmlNodePtr devices, const char *master,
 bool xml_own_disk(xmlNodePtr root, xmlNodePtr devices, const DesktopPlan *plan,
                   GError **error);
 
+/* What the plan says, in place of what is there of ours */
+bool xml_own_metadata(xmlNodePtr root, const DesktopPlan *plan, GError **error);
+
 /* Sets @error; false */
 bool xml_fail(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
 

@@ -161,8 +161,7 @@ static void set_namespace(xmlNodePtr node, xmlNsPtr ns)
 }
 
 /* What is written must be what is read: paths came from a command line */
-static bool add_metadata(xmlNodePtr root, const DesktopPlan *plan,
-                         GError **error)
+bool xml_own_metadata(xmlNodePtr root, const DesktopPlan *plan, GError **error)
 {
     xmlNodePtr metadata = xml_need(root, "metadata"), node;
     g_autofree char *text = desktop_metadata_text(plan->metadata);
@@ -232,7 +231,7 @@ static bool change(xmlNodePtr root, const DesktopPlan *plan, GError **error)
     if (plan->metadata->run == RUN_VHOST_USER) {
         shared_memory(root);
     }
-    return add_metadata(root, plan, error) &&
+    return xml_own_metadata(root, plan, error) &&
            xml_own_devices(devices, master, plan, error) &&
            xml_own_disk(root, devices, plan, error);
 }

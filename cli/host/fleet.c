@@ -17,9 +17,13 @@ typedef struct Job {
     bool broken;                /* the connection is, that is */
 } Job;
 
+/* Closing a connection asks the host, too: it has this long, in ms */
+#define CLOSE_TIMEOUT   1000
+
 /* What a host's threads share with the caller and may outlive it */
 typedef struct Work {
     gatomicrefcount refs;
+    gint threads;               /* that run; the last one closes */
     char *uri;
     guint host;
     GAsyncQueue *jobs;          /* Job; to the threads */
@@ -32,13 +36,13 @@ typedef struct Work {
 
 typedef struct Answer {
     guint host;
-    Job *job;
+    Job *job;                   /* NULL: a thread has ended */
 } Answer;
 
 /* A host, as the caller's thread sees it */
 typedef struct Member {
     Work *work;
-    GThread *threads[FLEET_THREADS];
+    bool started;
     GHashTable *owed;           /* id of a job -> tag */
     gint64 heard;               /* when it answered, or was first owed */
     GError *lost;
@@ -67,7 +71,7 @@ static void answer_free(void *data)
 {
     Answer *answer = data;
 
-    job_free(answer->job);
+    g_clear_pointer(&answer->job, job_free);
     g_free(answer);
 }
 
@@ -77,9 +81,6 @@ static void work_unref(void *data)
 
     if (!g_atomic_ref_count_dec(&work->refs)) {
         return;
-    }
-    if (work->conn) {
-        virConnectClose(work->conn);
     }
     g_clear_error(&work->broken);
     g_async_queue_unref(work->jobs);
@@ -144,23 +145,28 @@ static void run_job(Work *work, Job *job)
     virConnectClose(conn);
 }
 
+static void answer(Work *work, Job *job)
+{
+    Answer *a = g_new(Answer, 1);
+
+    *a = (Answer){ work->host, job };
+    g_async_queue_push(work->answers, a);
+}
+
 static void *host_thread(void *data)
 {
     Work *work = data;
+    Job *job;
 
-    for (;;) {
-        Job *job = g_async_queue_pop(work->jobs);
-        Answer *answer;
-
-        if (!job->run) {
-            job_free(job);
-            break;
-        }
+    while ((job = g_async_queue_pop(work->jobs))->run) {
         run_job(work, job);
-        answer = g_new(Answer, 1);
-        *answer = (Answer){ work->host, job };
-        g_async_queue_push(work->answers, answer);
+        answer(work, job);
     }
+    job_free(job);
+    if (g_atomic_int_dec_and_test(&work->threads) && work->conn) {
+        virConnectClose(work->conn);
+    }
+    answer(work, NULL);
     work_unref(work);
     return NULL;
 }
@@ -204,35 +210,52 @@ Fleet *fleet_new(GPtrArray *hosts, int timeout_ms)
 
 static void start_threads(Member *m)
 {
+    m->started = true;
+    m->work->threads = FLEET_THREADS;
     for (int i = 0; i < FLEET_THREADS; i++) {
         g_atomic_ref_count_inc(&m->work->refs);
-        m->threads[i] = g_thread_new("host", host_thread, m->work);
+        g_thread_unref(g_thread_new("host", host_thread, m->work));
     }
 }
 
-/* Threads that may never come back are left to themselves */
-static void end_threads(Member *m)
+/* Returns how many may be expected to */
+static guint end_threads(Member *m)
 {
-    for (int i = 0; m->threads[0] && i < FLEET_THREADS; i++) {
+    for (int i = 0; m->started && i < FLEET_THREADS; i++) {
         g_async_queue_push(m->work->jobs, g_new0(Job, 1));
     }
-    for (int i = 0; m->threads[0] && i < FLEET_THREADS; i++) {
-        if (m->abandoned || g_hash_table_size(m->owed)) {
-            g_thread_unref(m->threads[i]);
-        } else {
-            g_thread_join(m->threads[i]);
+    return m->started && !m->abandoned && !g_hash_table_size(m->owed)
+           ? FLEET_THREADS : 0;
+}
+
+static void wait_for_threads(Fleet *fleet, guint threads)
+{
+    gint64 end = g_get_monotonic_time() + CLOSE_TIMEOUT * 1000;
+
+    while (threads) {
+        gint64 left = MAX(end - g_get_monotonic_time(), 0);
+        Answer *from = g_async_queue_timeout_pop(fleet->answers, left);
+
+        if (!from) {
+            return;             /* they are left to themselves */
         }
+        threads -= !from->job && !fleet->members[from->host].abandoned;
+        answer_free(from);
     }
 }
 
 void fleet_free(Fleet *fleet)
 {
     FleetAnswer *failed;
+    guint threads = 0;
 
+    for (guint i = 0; i < fleet->hosts->len; i++) {
+        threads += end_threads(&fleet->members[i]);
+    }
+    wait_for_threads(fleet, threads);
     for (guint i = 0; i < fleet->hosts->len; i++) {
         Member *m = &fleet->members[i];
 
-        end_threads(m);
         work_unref(m->work);
         g_hash_table_unref(m->owed);
         g_clear_error(&m->lost);
@@ -270,7 +293,7 @@ void fleet_post(Fleet *fleet, guint host, guint tag, FleetFunc *run, void *data,
         fail(fleet, host, tag);
         return;
     }
-    if (!m->threads[0]) {
+    if (!m->started) {
         start_threads(m);
     }
     if (!g_hash_table_size(m->owed)) {

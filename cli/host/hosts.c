@@ -6,7 +6,8 @@
 
 #include "hosts.h"
 
-#include <errno.h>
+#include "cli/units.h"
+
 #include <string.h>
 
 static const char *const keys[] = {
@@ -35,37 +36,12 @@ static bool wrong(GError **error, const char *group, const char *key,
     return false;
 }
 
-/* "200G" as bytes; powers of 1024 */
-static bool parse_bytes(const char *text, uint64_t *bytes)
-{
-    static const char units[] = "KMGTP";
-    const char *unit;
-    char *end;
-    unsigned shift = 0;
-
-    errno = 0;
-    *bytes = g_ascii_strtoull(text, &end, 10);
-    if (errno || end == text || !g_ascii_isdigit(text[0])) {
-        return false;
-    }
-    unit = *end ? strchr(units, g_ascii_toupper(*end)) : NULL;
-    if (unit) {
-        shift = 10 * (unit - units + 1);
-        end++;
-    }
-    if (*end || *bytes > (UINT64_MAX >> 1) >> shift) {
-        return false;
-    }
-    *bytes <<= shift;
-    return true;
-}
-
 static bool get_bytes(GKeyFile *file, const char *group, const char *key,
                       uint64_t *bytes, GError **error)
 {
     g_autofree char *text = g_key_file_get_string(file, group, key, NULL);
 
-    return !text || parse_bytes(g_strstrip(text), bytes) ||
+    return !text || units_parse_size(g_strstrip(text), bytes, NULL) ||
            wrong(error, group, key, "not a size like 200G");
 }
 

@@ -57,7 +57,6 @@ void push_add(Push *push, Found *found, DesktopMetadata *after)
     d->found = found;
     d->before = copy(found->desktop);
     d->after = after;
-    d->same = wanted_same(&d->before->wanted, &after->wanted);
     g_ptr_array_add(push->desktops, d);
 }
 

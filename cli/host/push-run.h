@@ -14,7 +14,6 @@ typedef struct PushDesktop {
     Found *found;
     DesktopMetadata *before;    /* to go back to */
     DesktopMetadata *after;     /* to be written */
-    bool same;                  /* it wants this already */
 } PushDesktop;
 
 typedef struct Push {
@@ -23,6 +22,8 @@ typedef struct Push {
     RolloutOptions options;     /* times in µs */
     bool now;                   /* reset those that run, and watch them */
     bool quiet;
+    uint64_t version;           /* to be told; 0: each its own */
+    guint already;              /* that need not be changed */
     Rollout *rollout;           /* afterwards: what became of them */
 } Push;
 

@@ -42,11 +42,19 @@ static void inquiry_free(void *data)
     g_free(q);
 }
 
-/* NULL, and true, if it has none of ours */
+/*
+ * Of its definition: a master VM that is updated runs as a desktop of its own.
+ * What is transient has none. NULL, and true, if it has none of ours.
+ */
 static bool get_metadata(virDomainPtr domain, char **text, GError **error)
 {
     *text = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT,
-                                 METADATA_NAMESPACE, 0);
+                                 METADATA_NAMESPACE,
+                                 VIR_DOMAIN_AFFECT_CONFIG);
+    if (!*text && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN_METADATA) {
+        *text = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT,
+                                     METADATA_NAMESPACE, 0);
+    }
     if (*text || virGetLastErrorCode() == VIR_ERR_NO_DOMAIN_METADATA ||
         virGetLastErrorCode() == VIR_ERR_NO_DOMAIN) {
         return true;

@@ -6,6 +6,9 @@
 
 #include "target.h"
 
+#include "cli/audit.h"
+#include "cli/store/store.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -16,24 +19,12 @@ char *target_folder(const char *store, const char *vdisk)
     return g_build_filename(store, "vdisks", vdisk, NULL);
 }
 
-Manifest *target_manifest(const char *store, const char *vdisk,
+Manifest *target_manifest(const char *folder, const char *vdisk,
                           GError **error)
 {
-    g_autofree char *folder = target_folder(store, vdisk);
-    g_autofree char *name = g_build_filename(folder, "manifest.json", NULL);
-    g_autofree char *text = NULL;
-    Manifest *m;
-    gsize length;
+    g_autoptr(Store) store = store_open(folder, STORE_READ, error);
 
-    if (!g_file_get_contents(name, &text, &length, error)) {
-        g_prefix_error(error, "the store has no vDisk '%s': ", vdisk);
-        return NULL;
-    }
-    m = manifest_decode(text, length, error);
-    if (!m) {
-        g_prefix_error(error, "%s: ", name);
-    }
-    return m;
+    return store ? store_manifest(store, vdisk, error) : NULL;
 }
 
 static bool refuse(GError **error, const char *vdisk, uint64_t number,
@@ -48,6 +39,10 @@ static bool refuse(GError **error, const char *vdisk, uint64_t number,
 static bool may_be_pushed(const Manifest *m, const Version *v, bool for_pilots,
                           int64_t now, GError **error)
 {
+    if (v->failed) {
+        return refuse(error, m->vdisk, v->number, "is not what was sealed any "
+                      "more ('deskcast vdisk verify')");
+    }
     switch (v->access) {
     case ACCESS_MAINTENANCE:
         return refuse(error, m->vdisk, v->number, "is being written; seal it "
@@ -122,8 +117,8 @@ bool target_wanted(const CatalogMetadata *catalog, const Version *v,
 
 static void say_who(int fd)
 {
-    g_autofree char *who = g_strdup_printf("%s on %s, pid %d\n",
-                                           g_get_user_name(),
+    g_autofree char *user = audit_user();
+    g_autofree char *who = g_strdup_printf("%s on %s, process %d\n", user,
                                            g_get_host_name(), (int)getpid());
 
     if (ftruncate(fd, 0) < 0 || pwrite(fd, who, strlen(who), 0) < 0) {

@@ -12,8 +12,8 @@
 #include "cli/desktop/metadata.h"
 #include "cli/store/manifest.h"
 
-/* The manifest of @vdisk in the store. NULL with @error, which names it. */
-Manifest *target_manifest(const char *store, const char *vdisk,
+/* The manifest of @vdisk in the store. NULL with @error. */
+Manifest *target_manifest(const char *folder, const char *vdisk,
                           GError **error);
 
 /*

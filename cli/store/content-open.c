@@ -13,8 +13,6 @@
 
 #include <errno.h>
 #include <glib/gstdio.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -25,7 +23,6 @@
 #define EXPORT          "content"
 #define DAEMON_SOCKET   3               /* its descriptor in the daemon */
 #define ENDING_US       2000000         /* a daemon has that long to end */
-#define FAR_DEADLINE_MS 30000           /* of a request to a far server */
 
 bool content_nbd_error(const Content *c, const char *what, GError **error)
 {
@@ -175,11 +172,13 @@ static bool open_error(Content *c, GError **error)
     return content_nbd_error(c, "cannot be reached", error);
 }
 
-static struct nbd_handle *new_handle(const char *export)
+struct nbd_handle *content_handle(const char *export)
 {
     struct nbd_handle *nbd = nbd_create();
 
+    /* Buffers need not be cleared first: nobody looks at them after an error */
     if (nbd && (nbd_set_export_name(nbd, export) < 0 ||
+                nbd_set_pread_initialize(nbd, false) < 0 ||
                 nbd_add_meta_context(nbd, LIBNBD_CONTEXT_BASE_ALLOCATION) < 0)) {
         nbd_close(nbd);
         nbd = NULL;
@@ -188,7 +187,7 @@ static struct nbd_handle *new_handle(const char *export)
 }
 
 /* After the connections are made: what they lead to */
-static bool learn(Content *c, GError **error)
+bool content_learn(Content *c, GError **error)
 {
     int64_t size = nbd_get_size(c->nbd[0]);
 
@@ -204,13 +203,13 @@ static bool learn(Content *c, GError **error)
 static bool shake_hands(Content *c, int fds[], GError **error)
 {
     for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
-        c->nbd[i] = new_handle(EXPORT);
+        c->nbd[i] = content_handle(EXPORT);
         if (!c->nbd[i] ||
             nbd_connect_socket(c->nbd[i], g_steal_fd(&fds[i])) < 0) {
             return open_error(c, error);
         }
     }
-    return learn(c, error);
+    return content_learn(c, error);
 }
 
 /* A name for messages: the file that all of it is in */
@@ -239,7 +238,12 @@ static Content *open_node(JsonObject *definition, bool writable,
     bool ok;
 
     memset(fds, -1, sizeof(fds));
+    c->fd = c->complaints = -1;
     c->name = definition_name(definition);
+    if (!writable && content_is_plain(definition)) {
+        return content_open_plain(c, definition, error) ? g_steal_pointer(&c)
+                                                        : NULL;
+    }
     c->complaints = memfd_create("complaints", MFD_CLOEXEC);
     ok = c->complaints >= 0 && make_sockets(&listener, fds, error) &&
          spawn(c, definition, writable, &listener, error) &&
@@ -263,67 +267,6 @@ Content *content_open(JsonObject *definition, GError **error)
 Content *content_open_writable(JsonObject *definition, GError **error)
 {
     return open_node(definition, true, error);
-}
-
-/* Notice in bounded time that the server's host is gone */
-static void set_keepalive(int fd)
-{
-    int on = 1, idle = 10, interval = 5, count = 4;
-    unsigned ms = FAR_DEADLINE_MS;
-
-    if (setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on)) == 0) {
-        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
-    }
-}
-
-static bool set_tls(struct nbd_handle *nbd, const ContentServer *s)
-{
-    if (!s->tls) {
-        return true;
-    }
-    return nbd_set_tls(nbd, LIBNBD_TLS_REQUIRE) == 0 &&
-           nbd_set_tls_verify_peer(nbd, true) == 0 &&
-           (!s->certificates ||
-            nbd_set_tls_certificates(nbd, s->certificates) == 0) &&
-           (!s->psk_file || nbd_set_tls_psk_file(nbd, s->psk_file) == 0) &&
-           (!s->user || nbd_set_tls_username(nbd, s->user) == 0);
-}
-
-static bool connect_handle(struct nbd_handle *nbd, const ContentServer *s)
-{
-    if (!set_tls(nbd, s)) {
-        return false;
-    }
-    if (s->socket) {
-        return nbd_connect_unix(nbd, s->socket) == 0;
-    }
-    if (nbd_connect_tcp(nbd, s->host, s->port) < 0) {
-        return false;
-    }
-    set_keepalive(nbd_aio_get_fd(nbd));
-    return true;
-}
-
-Content *content_connect(const ContentServer *server, const char *export,
-                         GError **error)
-{
-    g_autoptr(Content) c = g_new0(Content, 1);
-
-    c->complaints = -1;
-    c->deadline = FAR_DEADLINE_MS;
-    c->name = g_strdup_printf("export '%s' of %s", export,
-                              server->socket ? server->socket : server->host);
-    for (unsigned i = 0; i < CONTENT_CONNECTIONS; i++) {
-        c->nbd[i] = new_handle(export);
-        if (!c->nbd[i] || !connect_handle(c->nbd[i], server)) {
-            content_nbd_error(c, "cannot be reached", error);
-            return NULL;
-        }
-    }
-    return learn(c, error) ? g_steal_pointer(&c) : NULL;
 }
 
 bool content_finish(Content *c, GError **error)
@@ -371,6 +314,10 @@ void content_close(Content *c)
     if (c->complaints >= 0) {
         close(c->complaints);
     }
+    if (c->fd >= 0) {
+        close(c->fd);
+    }
+    g_free(c->export);
     g_free(c->name);
     g_free(c);
 }

@@ -7,10 +7,13 @@
 
 #include "content-int.h"
 
-#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #define STATUS_BYTES    (UINT64_C(1) << 30)     /* asked about at once */
 #define STATUS_ENTRIES  4096                    /* of an answer, that we keep */
+#define BATCH           32                      /* requests at once */
 
 typedef struct Extent {
     uint64_t end;
@@ -32,7 +35,8 @@ struct Reader {
     ContentSink sink;
     void *opaque;
     Progress *progress;
-    bool (*next)(Reader *r, Run *run);  /* called with the lock held */
+    /* The next run, up to @max bytes of data; called with the lock held */
+    bool (*next)(Reader *r, Run *run, uint64_t max);
     const ContentRange *ranges;
     unsigned n_ranges;
 
@@ -47,66 +51,80 @@ struct Reader {
 
 typedef struct Worker {
     Reader *reader;
-    unsigned connection;
+    unsigned thread;
 } Worker;
 
-/* nbd_pread(), but with an end */
-static bool request_deadline(Content *c, struct nbd_handle *nbd,
-                             uint64_t offset, size_t bytes, uint8_t *buf)
+/*
+ * Wait for a request, at most until the deadline. After that the connection is
+ * given up: the buffer stays libnbd's while the request is in flight.
+ */
+static bool await(Content *c, struct nbd_handle *nbd, int64_t cookie)
 {
     gint64 end = g_get_monotonic_time() + c->deadline * INT64_C(1000);
-    int64_t cookie = nbd_aio_pread(nbd, buf, bytes, offset,
-                                   NBD_NULL_COMPLETION, 0);
-    int done = cookie < 0 ? -1 : 0;
+    int done;
 
-    while (done == 0) {
-        if (nbd_poll(nbd, 1000) < 0) {
+    if (cookie < 0) {
+        return false;
+    }
+    while ((done = nbd_aio_command_completed(nbd, cookie)) == 0) {
+        if (c->deadline && g_get_monotonic_time() > end) {
+            nbd_aio_disconnect(nbd, 0);
             return false;
         }
-        done = nbd_aio_command_completed(nbd, cookie);
-        if (done == 0 && g_get_monotonic_time() > end) {
-            /* The buffer stays libnbd's as long as the request is in flight */
-            nbd_aio_disconnect(nbd, 0);
+        if (nbd_poll(nbd, 1000) < 0) {
             return false;
         }
     }
     return done > 0;
 }
 
-bool content_request(Content *c, unsigned n, uint64_t offset, size_t bytes,
-                     uint8_t *buf, GError **error)
+static int64_t send_read(struct nbd_handle *nbd, uint64_t offset, size_t bytes,
+                         uint8_t *buf)
 {
-    g_autofree char *what = NULL;
-    bool ok;
+    return nbd_aio_pread(nbd, buf, bytes, offset, NBD_NULL_COMPLETION, 0);
+}
 
-    if (c->deadline) {
-        ok = request_deadline(c, c->nbd[n], offset, bytes, buf);
-    } else {
-        ok = nbd_pread(c->nbd[n], buf, bytes, offset, 0) == 0;
-    }
-    if (ok) {
-        return true;
-    }
-    what = g_strdup_printf("cannot read %zu bytes at %" PRIu64, bytes, offset);
+static bool read_error(Content *c, uint64_t offset, size_t bytes,
+                       GError **error)
+{
+    g_autofree char *what = g_strdup_printf("cannot read %zu bytes at %" PRIu64,
+                                            bytes, offset);
+
     return content_nbd_error(c, what, error);
 }
 
-bool content_pread(Content *c, uint64_t offset, size_t bytes, void *buf,
+bool content_read_at(Content *c, unsigned thread, uint64_t offset,
+                     size_t bytes, uint8_t *buf, GError **error)
+{
+    struct nbd_handle *nbd = c->nbd[thread];
+
+    if (c->fd >= 0) {
+        return content_read_plain(c, offset, bytes, buf, error);
+    }
+    return await(c, nbd, send_read(nbd, offset, bytes, buf)) ||
+           read_error(c, offset, bytes, error);
+}
+
+bool content_pread(Content *c, uint64_t offset, size_t bytes, void *to,
                    GError **error)
 {
-    uint8_t *p = buf;
+    uint8_t *buf = content_buffer(), *p = to;
+    bool ok = true;
 
-    while (bytes) {
-        size_t now = MIN(bytes, CONTENT_RUN);
+    while (ok && bytes) {
+        size_t skip = offset % VERITY_BLOCK;
+        size_t now = MIN(bytes, CONTENT_RUN - VERITY_BLOCK);
 
-        if (!content_request(c, 0, offset, now, p, error)) {
-            return false;
+        ok = content_read_at(c, 0, offset - skip, skip + now, buf, error);
+        if (ok) {
+            memcpy(p, buf + skip, now);
         }
         offset += now;
         p += now;
         bytes -= now;
     }
-    return true;
+    free(buf);
+    return ok;
 }
 
 bool content_pwrite(Content *c, uint64_t offset, size_t bytes,
@@ -120,6 +138,21 @@ bool content_pwrite(Content *c, uint64_t offset, size_t bytes,
     what = g_strdup_printf("cannot write %zu bytes at %" PRIu64, bytes,
                            offset);
     return content_nbd_error(c, what, error);
+}
+
+bool content_pzero(Content *c, uint64_t offset, uint64_t bytes,
+                   GError **error)
+{
+    while (bytes) {
+        uint64_t now = MIN(bytes, STATUS_BYTES);
+
+        if (nbd_zero(c->nbd[0], now, offset, 0) < 0) {
+            return content_nbd_error(c, "cannot write zeros", error);
+        }
+        offset += now;
+        bytes -= now;
+    }
+    return true;
 }
 
 /* One part of a server's answer about the range from r->offset on */
@@ -145,6 +178,20 @@ static int take_extents(void *opaque, const char *context, uint64_t offset,
     return 0;
 }
 
+/* One hole, or the data up to the next one */
+static void plain_status(Reader *r, uint64_t bytes)
+{
+    uint64_t zeros = content_zeros_at(r->c, r->offset, bytes);
+    off_t end = zeros ? -1 : lseek(r->c->fd, r->offset, SEEK_HOLE);
+    Extent e = { r->offset + zeros, zeros > 0 };
+
+    if (zeros == 0) {
+        e.end = end > (off_t)r->offset ? MIN(end, r->offset + bytes)
+                                       : r->offset + bytes;
+    }
+    g_array_append_val(r->extents, e);
+}
+
 /* Ask what is at r->offset; called with the lock held */
 static bool ask_status(Reader *r)
 {
@@ -155,10 +202,14 @@ static bool ask_status(Reader *r)
 
     g_array_set_size(r->extents, 0);
     r->extent = 0;
-    if (ask && nbd_block_status(r->c->nbd[CONTENT_CONNECTIONS - 1], bytes,
+    if (ask && r->c->fd < 0 &&
+        nbd_block_status(r->c->nbd[CONTENT_STATUS], bytes,
                                 r->offset, callback, 0) < 0) {
         return content_nbd_error(r->c, "cannot tell what is allocated",
                                  &r->error);
+    }
+    if (r->c->fd >= 0) {
+        plain_status(r, bytes);
     }
     if (r->extents->len == 0) {
         Extent e = { r->offset + bytes, false };
@@ -172,7 +223,7 @@ static bool ask_status(Reader *r)
  * Runs begin at spans. One is of zeros where an extent of zeros has whole spans,
  * else it is data, up to CONTENT_RUN of it.
  */
-static bool next_by_status(Reader *r, Run *run)
+static bool next_by_status(Reader *r, Run *run, uint64_t max)
 {
     const Extent *e;
     uint64_t end;
@@ -196,13 +247,13 @@ static bool next_by_status(Reader *r, Run *run)
                                     : (end - r->offset) / TREE_SPAN * TREE_SPAN;
     } else {
         end = ROUND_UP(MAX(end, r->offset + 1), TREE_SPAN);
-        run->bytes = MIN(MIN(end, r->size) - r->offset, CONTENT_RUN);
+        run->bytes = MIN(MIN(end, r->size) - r->offset, max);
     }
     r->offset += run->bytes;
     return true;
 }
 
-static bool next_by_range(Reader *r, Run *run)
+static bool next_by_range(Reader *r, Run *run, uint64_t max)
 {
     const ContentRange *range = &r->ranges[r->range];
 
@@ -211,7 +262,7 @@ static bool next_by_range(Reader *r, Run *run)
     }
     *run = (Run) {
         .offset = range->offset + r->in_range,
-        .bytes = MIN(range->bytes - r->in_range, CONTENT_RUN),
+        .bytes = MIN(range->bytes - r->in_range, max),
     };
     r->in_range += run->bytes;
     if (r->in_range == range->bytes) {
@@ -221,14 +272,23 @@ static bool next_by_range(Reader *r, Run *run)
     return true;
 }
 
-static bool take_run(Reader *r, Run *run)
+/*
+ * Small ranges are taken by the batch, so that a far server has many requests
+ * at once. Returns how many runs; 0: there are no more, or there was an error.
+ */
+static unsigned take_runs(Reader *r, Run runs[BATCH])
 {
-    bool more;
+    unsigned n = 0, max = r->ranges ? BATCH : 1;
+    uint64_t bytes = 0;
 
     g_mutex_lock(&r->lock);
-    more = !r->error && r->next(r, run) && !r->error;
+    while (n < max && bytes < CONTENT_RUN / 2 && !r->error &&
+           r->next(r, &runs[n], CONTENT_RUN - bytes)) {
+        bytes += runs[n++].bytes;
+    }
+    n = r->error ? 0 : n;
     g_mutex_unlock(&r->lock);
-    return more;
+    return n;
 }
 
 static void take_error(Reader *r, GError *error)
@@ -242,23 +302,59 @@ static void take_error(Reader *r, GError *error)
     g_mutex_unlock(&r->lock);
 }
 
-static bool do_run(Worker *w, const Run *run, uint8_t *buf, GError **error)
+/* Send all, then take the answers */
+static bool read_batch(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
+                       GError **error)
 {
-    Reader *r = w->reader;
-    uint64_t step = r->ranges ? run->bytes : TREE_SPAN;
+    Content *c = w->reader->c;
+    struct nbd_handle *nbd = c->nbd[w->thread];
+    int64_t cookies[BATCH];
 
-    if (run->zero) {
-        return r->sink(r->opaque, run->offset, run->bytes, NULL, error);
+    for (unsigned i = 0; i < n; i++) {
+        cookies[i] = send_read(nbd, runs[i].offset, runs[i].bytes, buf);
+        buf += runs[i].bytes;
     }
-    if (!content_request(r->c, w->connection, run->offset, run->bytes, buf,
-                         error)) {
-        return false;
+    for (unsigned i = 0; i < n; i++) {
+        if (!await(c, nbd, cookies[i])) {
+            return read_error(c, runs[i].offset, runs[i].bytes, error);
+        }
     }
-    for (uint64_t at = 0; at < run->bytes; at += step) {
-        if (!r->sink(r->opaque, run->offset + at, MIN(step, run->bytes - at),
-                     buf + at, error)) {
+    return true;
+}
+
+static bool read_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
+                      GError **error)
+{
+    Content *c = w->reader->c;
+
+    if (c->fd < 0) {
+        return runs->zero || read_batch(w, runs, n, buf, error);
+    }
+    for (unsigned i = 0; i < n && !runs->zero; i++) {
+        if (!content_read_plain(c, runs[i].offset, runs[i].bytes, buf, error)) {
             return false;
         }
+        buf += runs[i].bytes;
+    }
+    return true;
+}
+
+/* Only a run by itself is of zeros */
+static bool do_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
+                    GError **error)
+{
+    Reader *r = w->reader;
+
+    if (!read_runs(w, runs, n, buf, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (!r->sink(r->opaque, w->thread, runs[i].offset, runs[i].bytes,
+                     runs[i].zero ? NULL : buf, error)) {
+            return false;
+        }
+        buf += runs[i].bytes;
+        progress_add(r->progress, runs[i].bytes);
     }
     return true;
 }
@@ -266,26 +362,29 @@ static bool do_run(Worker *w, const Run *run, uint8_t *buf, GError **error)
 static gpointer work(gpointer opaque)
 {
     Worker *w = opaque;
-    g_autofree uint8_t *buf = g_malloc(CONTENT_RUN);
+    uint8_t *buf = content_buffer();
     GError *error = NULL;
-    Run run;
+    Run runs[BATCH];
+    unsigned n;
 
-    while (take_run(w->reader, &run)) {
-        if (!do_run(w, &run, buf, &error)) {
+    while ((n = take_runs(w->reader, runs))) {
+        if (!do_runs(w, runs, n, buf, &error)) {
             take_error(w->reader, error);
             break;
         }
-        progress_add(w->reader->progress, run.bytes);
     }
+    free(buf);
     return NULL;
 }
 
-/* The last connection is left to block status */
 static bool run_threads(Reader *r, GError **error)
 {
-    Worker workers[CONTENT_CONNECTIONS - 1];
-    GThread *threads[CONTENT_CONNECTIONS - 1];
+    Worker workers[CONTENT_THREADS];
+    GThread *threads[CONTENT_THREADS];
 
+    if (!content_widen(r->c, error)) {
+        return false;
+    }
     g_mutex_init(&r->lock);
     r->extents = g_array_new(false, false, sizeof(Extent));
     for (unsigned i = 0; i < G_N_ELEMENTS(workers); i++) {

@@ -47,14 +47,13 @@ static bool add_span(Job *job, uint64_t n, const uint8_t *data, size_t bytes,
            write_all(job->fd, leaf, sizeof(leaf), at, error);
 }
 
-static bool add(void *opaque, uint64_t offset, uint64_t bytes,
-                const uint8_t *data, GError **error)
+static bool add(void *opaque, unsigned thread, uint64_t offset,
+                uint64_t bytes, const uint8_t *data, GError **error)
 {
-    uint64_t end = offset + bytes;
-
-    for (; offset < end; offset += TREE_SPAN) {
-        if (!add_span(opaque, offset / TREE_SPAN, data,
-                      MIN(TREE_SPAN, end - offset), error)) {
+    for (uint64_t at = 0; at < bytes; at += TREE_SPAN) {
+        if (!add_span(opaque, (offset + at) / TREE_SPAN,
+                      data ? data + at : NULL, MIN(TREE_SPAN, bytes - at),
+                      error)) {
             return false;
         }
     }
@@ -98,7 +97,19 @@ bool content_build(Content *c, uint64_t size, TreeBuild *tree, int tree_fd,
            finish(&job, root, error);
 }
 
-bool content_uuid(const char *text, uint8_t uuid[TREE_UUID_BYTES])
+bool content_tree_compared(Content *c, uint64_t size, Content *other,
+                           uint64_t other_size, TreeBuild *tree, int tree_fd,
+                           uint8_t root[VERITY_HASH_BYTES], Progress *progress,
+                           GError **error)
+{
+    Job job = { tree, tree_fd };
+
+    return content_compare(c, size, other, other_size, add, &job, progress,
+                           error) &&
+           finish(&job, root, error);
+}
+
+static bool decode_uuid(const char *text, uint8_t uuid[TREE_UUID_BYTES])
 {
     unsigned n = 0;
 
@@ -120,7 +131,7 @@ TreeBuild *content_tree_new(uint64_t size, const char *salt, const char *uuid,
     g_autofree char *why = NULL;
     TreeBuild *tree;
 
-    if (uuid && !content_uuid(uuid, bytes)) {
+    if (uuid && !decode_uuid(uuid, bytes)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
                     "'%s' is no UUID", uuid);
         return NULL;

@@ -8,6 +8,9 @@
  * time content_open() returns, and it dies with its parent. The program is
  * DESKCAST_QSD, else "qemu-storage-daemon" beside this one, else in PATH.
  *
+ * A raw image in a file or on a block device is read without a daemon: its
+ * content is its bytes.
+ *
  * The image is opened by the blockdev definition given, with formats named by
  * the caller: nothing is probed, and no name in a header is followed unless
  * the definition leaves "backing" or "extents" to the driver.
@@ -67,19 +70,31 @@ typedef struct ContentServer {
     char *user;                 /* in it, or NULL */
 } ContentServer;
 
-/* An export of it, read-only. A request without answer fails in 30 s. */
+/* Names of its exports; to be freed by g_strfreev(). NULL with @error. */
+char **content_exports(const ContentServer *server, GError **error);
+
+/*
+ * An export of it, read-only. A request without answer fails in 30 s. @server
+ * has to last as long: more connections are made when they are needed.
+ */
 Content *content_connect(const ContentServer *server, const char *export,
                          GError **error);
 
 uint64_t content_size(const Content *c);
 
+#define CONTENT_THREADS         6
+#define CONTENT_RUN             (4 * TREE_SPAN)     /* bytes of a request */
+
 /*
- * @data: @bytes of content at @offset, both multiples of TREE_SPAN except at
- * the end; one call for a span. NULL: all zeros, then @bytes may be many
- * spans. Called by several threads, never twice for a span. False to stop.
+ * @data: @bytes of content at @offset, up to CONTENT_RUN. NULL: all zeros,
+ * then @bytes may be any number. Both are multiples of TREE_SPAN except at the
+ * end; of a range in content_read_ranges() they are what it is. Called by
+ * @thread, below CONTENT_THREADS, of several; never twice for a byte. False to
+ * stop.
  */
-typedef bool (*ContentSink)(void *opaque, uint64_t offset, uint64_t bytes,
-                            const uint8_t *data, GError **error);
+typedef bool (*ContentSink)(void *opaque, unsigned thread, uint64_t offset,
+                            uint64_t bytes, const uint8_t *data,
+                            GError **error);
 
 /*
  * Read bytes 0 to @size, which may be less than content_size() (a label is
@@ -98,11 +113,28 @@ bool content_read_ranges(Content *c, const ContentRange *ranges, unsigned n,
                          ContentSink sink, void *opaque, Progress *progress,
                          GError **error);
 
+/*
+ * Read @bytes, at most CONTENT_RUN, for thread @thread of a sink that works on
+ * another Content. @offset is a multiple of 4096, and @buf aligned so, with
+ * room for CONTENT_RUN.
+ */
+bool content_read_at(Content *c, unsigned thread, uint64_t offset,
+                     size_t bytes, uint8_t *buf, GError **error);
+uint8_t *content_buffer(void);          /* of CONTENT_RUN bytes; free() */
+
+/*
+ * How many bytes from @offset on are zeros for sure, as far as @bytes; 0 if
+ * that is not known.
+ */
+uint64_t content_zeros_at(Content *c, uint64_t offset, uint64_t bytes);
+
 /* A few bytes, by one thread at a time */
 bool content_pread(Content *c, uint64_t offset, size_t bytes, void *buf,
                    GError **error);
 bool content_pwrite(Content *c, uint64_t offset, size_t bytes,
                     const void *buf, GError **error);
+bool content_pzero(Content *c, uint64_t offset, uint64_t bytes,
+                   GError **error);
 
 /*
  * Its tree, of the first @size bytes filled up with zeros to a multiple of
@@ -124,6 +156,16 @@ TreeBuild *content_tree_new(uint64_t size, const char *salt, const char *uuid,
 bool content_build(Content *c, uint64_t size, TreeBuild *tree, int tree_fd,
                    uint8_t root[VERITY_HASH_BYTES], Progress *progress,
                    GError **error);
+
+/*
+ * The same while all is compared with @other, whose @other_size bytes are
+ * @size or less, by a part of a block which counts as zeros. False with @error,
+ * G_IO_ERROR_INVALID_DATA which tells where, if they differ.
+ */
+bool content_tree_compared(Content *c, uint64_t size, Content *other,
+                           uint64_t other_size, TreeBuild *tree, int tree_fd,
+                           uint8_t root[VERITY_HASH_BYTES], Progress *progress,
+                           GError **error);
 
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Content, content_close)
 

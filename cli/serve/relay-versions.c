@@ -1,0 +1,373 @@
+/*
+ * The versions that a relay knows of: their manifests, and their trees
+ *
+ * Of each vDisk counts the manifest of the first store in the list. As long as
+ * that has never answered, the next one's does. What is here is kept in the
+ * cache's folder, so that a relay can start with all stores away.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "relay.h"
+#include "report.h"
+#include "service.h"
+#include "tree-fetch.h"
+#include "watch.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define NO_STORE        G_MAXUINT
+#define TREE_AGAIN_US   (5 * G_USEC_PER_SEC)
+
+/* Called with a version's tree, or why there is none, in the main loop */
+typedef struct TreeJob {
+    Relay *relay;
+    TreeFetch fetch;
+    uint64_t data_bytes;
+    GError *error;
+} TreeJob;
+
+void relay_version_free(gpointer data)
+{
+    RelayVersion *v = data;
+
+    g_free(v->export);
+    g_free(v->vdisk);
+    g_free(v->root);
+    g_free(v);
+}
+
+char *relay_path(const Relay *r, const RelayVersion *v, const char *suffix)
+{
+    return g_strdup_printf("%s/%s.%s", r->cache, v->root, suffix);
+}
+
+/* 0: what desktops run on; 1: what is on trial; then the older ones */
+static unsigned rank_of(const Manifest *m, const Version *v)
+{
+    const Version *current = manifest_current(m, g_get_real_time() /
+                                              G_USEC_PER_SEC);
+    const Version *newest = manifest_newest(m);
+    uint64_t behind = m->next - v->number;
+
+    if (v == current) {
+        return 0;
+    }
+    if (v == newest) {
+        return 1;
+    }
+    return 2 + MIN(behind, MANIFEST_MAX_VERSIONS);
+}
+
+static void add_version(Relay *r, const Manifest *m, const Version *v)
+{
+    g_autofree char *export = g_strdup_printf("%s@%" PRIu64, m->vdisk,
+                                              v->number);
+    g_autofree char *root = version_root_text(v);
+    RelayVersion *mine = g_hash_table_lookup(r->versions, export);
+
+    if (mine && (strcmp(mine->root, root) || mine->size != v->size)) {
+        /* Not even a replaced store may do that to those who read it */
+        g_autofree char *text = g_strdup_printf(
+            "it has another root hash than before, %s; the vDisk was made "
+            "anew? It stays as it was until its clients have gone", root);
+
+        report_state(export, text);
+        mine->wanted = false;
+        return;
+    }
+    if (!mine) {
+        mine = g_new0(RelayVersion, 1);
+        mine->export = g_strdup(export);
+        mine->vdisk = g_strdup(m->vdisk);
+        mine->number = v->number;
+        mine->size = v->size;
+        mine->root = g_strdup(root);
+        g_hash_table_insert(r->versions, mine->export, mine);
+    }
+    mine->rank = rank_of(m, v);
+    mine->wanted = true;
+}
+
+static int compare_rank(gconstpointer a, gconstpointer b)
+{
+    const RelayVersion *v = *(const RelayVersion *const *)a;
+    const RelayVersion *w = *(const RelayVersion *const *)b;
+    int names = strcmp(v->vdisk, w->vdisk);
+
+    if (v->rank != w->rank) {
+        return v->rank < w->rank ? -1 : 1;
+    }
+    return names ?: (v->number > w->number ? -1 : v->number < w->number);
+}
+
+static void sort_versions(Relay *r)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    g_ptr_array_set_size(r->order, 0);
+    g_hash_table_iter_init(&iter, r->versions);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        g_ptr_array_add(r->order, value);
+    }
+    g_ptr_array_sort(r->order, compare_rank);
+}
+
+/* The versions of a vDisk are those of its manifest now */
+static void take_versions(Relay *r, const RelayVdisk *d)
+{
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, r->versions);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        RelayVersion *v = value;
+
+        if (!strcmp(v->vdisk, d->name)) {
+            v->wanted = false;
+        }
+    }
+    for (guint i = 0; i < d->manifest->versions->len; i++) {
+        const Version *v = d->manifest->versions->pdata[i];
+
+        if (version_sealed(v) && v->access != ACCESS_RETIRED) {
+            add_version(r, d->manifest, v);
+        }
+    }
+    sort_versions(r);
+    r->changed = true;
+}
+
+static char *manifest_path(const Relay *r, const RelayVdisk *d)
+{
+    return g_strdup_printf("%s/%s.manifest", r->cache, d->name);
+}
+
+static bool save_manifest(const Relay *r, const RelayVdisk *d, GError **error)
+{
+    g_autofree char *path = manifest_path(r, d);
+    g_autofree char *text = manifest_encode(d->manifest);
+
+    return g_file_set_contents_full(
+        path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT |
+        G_FILE_SET_CONTENTS_DURABLE, 0644, error);
+}
+
+static Manifest *load_manifest(const Relay *r, const RelayVdisk *d,
+                               GError **error)
+{
+    g_autofree char *path = manifest_path(r, d);
+    g_autofree char *text = NULL;
+    g_autoptr(Manifest) m = NULL;
+    gsize length;
+
+    if (!g_file_get_contents(path, &text, &length, error)) {
+        return NULL;
+    }
+    m = manifest_decode(text, length, error);
+    if (m && strcmp(m->vdisk, d->name)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                    "it is the manifest of another vDisk");
+        return NULL;
+    }
+    return g_steal_pointer(&m);
+}
+
+bool relay_load_manifests(Relay *r, GError **error)
+{
+    unsigned n = g_strv_length(r->vdisk_names);
+
+    r->vdisks = g_new0(RelayVdisk, n + 1);
+    for (unsigned i = 0; i < n; i++) {
+        RelayVdisk *d = &r->vdisks[i];
+        g_autoptr(GError) why = NULL;
+
+        d->name = r->vdisk_names[i];
+        d->store = NO_STORE;
+        d->manifest = load_manifest(r, d, &why);
+        if (d->manifest) {
+            d->store = 0;
+            take_versions(r, d);
+        } else if (!g_error_matches(why, G_FILE_ERROR, G_FILE_ERROR_NOENT)) {
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                        "%s/%s.manifest cannot be used: %s; remove it, and it "
+                        "is fetched again", r->cache, d->name, why->message);
+            return false;
+        }
+    }
+    return true;
+}
+
+static RelayVdisk *find_vdisk(Relay *r, const char *name)
+{
+    for (RelayVdisk *d = r->vdisks; d->name; d++) {
+        if (!strcmp(d->name, name)) {
+            return d;
+        }
+    }
+    g_assert_not_reached();
+}
+
+static void take_manifest(Relay *r, RelayVdisk *d, Manifest *m, unsigned store)
+{
+    g_autofree char *subject = g_strdup_printf("manifest of %s", d->name);
+    g_autofree char *before = d->manifest ? manifest_encode(d->manifest) : NULL;
+    g_autofree char *now = manifest_encode(m);
+    g_autoptr(GError) error = NULL;
+
+    d->store = store;
+    g_clear_pointer(&d->manifest, manifest_free);
+    d->manifest = m;
+    if (!g_strcmp0(before, now)) {
+        return;
+    }
+    report("%s: revision %" PRIu64 ", from %s", d->name, m->revision,
+           ((Far *)r->stores->pdata[store])->uri);
+    report_state(subject, save_manifest(r, d, &error) ? NULL : error->message);
+    take_versions(r, d);
+    service_tick_soon();
+}
+
+static void found(void *opaque, unsigned store, const char *vdisk, Manifest *m,
+                  const GError *error)
+{
+    Relay *r = opaque;
+    const Far *far = r->stores->pdata[store];
+    RelayVdisk *d = find_vdisk(r, vdisk);
+    g_autofree char *subject = g_strdup_printf("%s at %s", vdisk, far->uri);
+
+    report_state(subject, m ? NULL : error->message);
+    r->reachable[store] = m != NULL;
+    if (m && store <= d->store) {
+        take_manifest(r, d, m, store);
+    } else if (m) {
+        manifest_free(m);
+    }
+}
+
+void relay_watch(Relay *r)
+{
+    watch_begin((Far *const *)r->stores->pdata, r->vdisk_names,
+                r->interval * 1000, found, r);
+}
+
+static void tree_job_free(TreeJob *j)
+{
+    g_free(j->fetch.path);
+    g_free(j->fetch.export);
+    g_free(j->fetch.root);
+    g_free(j->fetch.older);
+    g_ptr_array_unref(j->fetch.stores);
+    g_clear_error(&j->error);
+    g_free(j);
+}
+
+static gboolean tree_done(gpointer opaque)
+{
+    TreeJob *j = opaque;
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, j->relay->versions);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        RelayVersion *v = value;
+
+        if (v->tree == TREE_COMING && !strcmp(v->root, j->fetch.root)) {
+            v->tree = j->error ? TREE_MISSING : TREE_HERE;
+            v->tree_again = g_get_monotonic_time() + TREE_AGAIN_US;
+            v->data_bytes = j->data_bytes;
+            report_state(v->export, j->error ? j->error->message : NULL);
+        }
+    }
+    j->relay->changed = true;
+    service_tick_soon();
+    tree_job_free(j);
+    return G_SOURCE_REMOVE;
+}
+
+static void tree_work(gpointer data, gpointer unused)
+{
+    TreeJob *j = data;
+
+    (void)unused;
+    tree_fetch(&j->fetch, &j->data_bytes, &j->error);
+    g_idle_add(tree_done, j);
+}
+
+/* A tree of the same vDisk that is here, of the nearest number */
+static const RelayVersion *nearest(const Relay *r, const RelayVersion *v)
+{
+    const RelayVersion *best = NULL;
+
+    for (guint i = 0; i < r->order->len; i++) {
+        const RelayVersion *o = r->order->pdata[i];
+
+        if (o != v && o->tree == TREE_HERE && !strcmp(o->vdisk, v->vdisk) &&
+            (!best || ABS((int64_t)(o->number - v->number)) <
+                      ABS((int64_t)(best->number - v->number)))) {
+            best = o;
+        }
+    }
+    return best;
+}
+
+/* Those that answered last come first */
+static GPtrArray *stores_in_order(const Relay *r)
+{
+    GPtrArray *stores = g_ptr_array_new();
+
+    for (int up = 1; up >= 0; up--) {
+        for (guint i = 0; r->stores->pdata[i]; i++) {
+            if (r->reachable[i] == (up == 1)) {
+                g_ptr_array_add(stores, r->stores->pdata[i]);
+            }
+        }
+    }
+    return stores;
+}
+
+static TreeJob *tree_job(Relay *r, const RelayVersion *v)
+{
+    const RelayVersion *older = nearest(r, v);
+    TreeJob *j = g_new0(TreeJob, 1);
+
+    j->relay = r;
+    j->fetch.path = relay_path(r, v, "tree");
+    j->fetch.export = g_strdup_printf("%s.tree", v->export);
+    j->fetch.root = g_strdup(v->root);
+    j->fetch.size = v->size;
+    j->fetch.stores = stores_in_order(r);
+    j->fetch.bandwidth = r->bandwidth;
+    if (older) {
+        j->fetch.older = relay_path(r, older, "tree");
+        j->fetch.older_size = older->size;
+    }
+    return j;
+}
+
+/* One at a time: then an older one can be used, and the link is not torn */
+void relay_ask_trees(Relay *r)
+{
+    static GThreadPool *pool;
+
+    if (!pool) {
+        pool = g_thread_pool_new(tree_work, NULL, 1, FALSE, NULL);
+    }
+    for (guint i = 0; i < r->order->len; i++) {
+        if (((RelayVersion *)r->order->pdata[i])->tree == TREE_COMING) {
+            return;
+        }
+    }
+    for (guint i = 0; i < r->order->len; i++) {
+        RelayVersion *v = r->order->pdata[i];
+
+        if (v->wanted && v->tree == TREE_MISSING &&
+            v->tree_again <= g_get_monotonic_time()) {
+            v->tree = TREE_COMING;
+            g_thread_pool_push(pool, tree_job(r, v), NULL);
+            return;
+        }
+    }
+}

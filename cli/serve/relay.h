@@ -1,0 +1,97 @@
+/*
+ * A host's relay: what its parts know of each other
+ *
+ *   far stores --manifests--> versions --> plan --> board --> storage daemon
+ *        |                       ^                              |
+ *        +------trees------------+          cache files, hydrated one by one
+ *
+ * A version is known by its export, NAME@N; its files by its root hash. It is
+ * served when its tree is here, and goes when its manifest calls it retired and
+ * its last client has gone.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef CLI_SERVE_RELAY_H
+#define CLI_SERVE_RELAY_H
+
+#include "board.h"
+#include "far.h"
+
+typedef enum TreeState {
+    TREE_MISSING,
+    TREE_COMING,                /* asked for */
+    TREE_HERE,
+} TreeState;
+
+typedef struct RelayVersion {
+    char *export;               /* NAME@N */
+    char *vdisk;
+    uint64_t number, size;
+    char *root;                 /* hexadecimal */
+    unsigned rank;              /* 0: what desktops run on; 1: what they will */
+    bool wanted;                /* false: retired, or gone */
+    TreeState tree;
+    gint64 tree_again;          /* do not ask before that; monotonic time */
+    uint64_t data_bytes;        /* of it that are not zero; once tree is here */
+    uint64_t grant;             /* bytes that its cache may take; 0: none */
+    bool fits;                  /* that is all it needs, and it is to be filled */
+    bool hydrated;
+    gint64 hydrate_again;
+} RelayVersion;
+
+typedef struct RelayVdisk {
+    char *name;
+    Manifest *manifest;         /* NULL: none yet */
+    unsigned store;             /* number of the store it is from */
+    char *copy;                 /* path of what is exported of it */
+} RelayVdisk;
+
+typedef struct Relay {
+    /* As options say */
+    char **from;
+    char **vdisk_names;
+    char *cache, *map_folder, *socket, *group, *status_file;
+    char *size_text, *bandwidth_text;
+    TlsClient tls;
+    int max_connections, interval;
+
+    uint64_t size, bandwidth;
+    GPtrArray *stores;          /* Far; NULL behind the last */
+    bool *reachable;            /* of each store, as it was last */
+    RelayVdisk *vdisks;         /* as many as names */
+    GHashTable *versions;       /* export -> RelayVersion */
+    GPtrArray *order;           /* the same, the most important one first */
+    char *private;              /* folder */
+    int fd;
+    Daemon *daemon;
+    Board *board;
+    Wanted *wanted;
+    bool changed;               /* wanted is to be made anew */
+    bool ready;
+    char *job;                  /* root of the version that is hydrated now */
+    unsigned jobs;              /* counts them, for their names */
+} Relay;
+
+/* relay-versions.c: manifests and trees */
+bool relay_load_manifests(Relay *r, GError **error);
+void relay_watch(Relay *r);
+void relay_ask_trees(Relay *r);
+void relay_version_free(gpointer version);
+char *relay_path(const Relay *r, const RelayVersion *v, const char *suffix);
+
+/* relay-cache.c: room, nodes, files. True if there are others than before. */
+bool relay_plan(Relay *r);
+Wanted *relay_wanted(Relay *r);
+void relay_sweep(Relay *r);
+char *relay_node_key(const RelayVersion *v);
+uint64_t relay_used(const Relay *r);
+
+/* relay-hydrate.c: one version after the other made local */
+void relay_hydrate(Relay *r);
+void relay_hydrate_event(Relay *r, JsonObject *event);
+
+/* relay-status.c: for people and programs */
+void relay_tell(Relay *r);
+
+#endif /* CLI_SERVE_RELAY_H */

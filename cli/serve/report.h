@@ -1,0 +1,34 @@
+/*
+ * What a service says: lines on standard error, which its unit puts into the
+ * journal, and its state for systemd
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef CLI_SERVE_REPORT_H
+#define CLI_SERVE_REPORT_H
+
+#include <glib.h>
+
+/* A line */
+void report(const char *format, ...) G_GNUC_PRINTF(1, 2);
+
+/*
+ * A line about @subject ("vDisk win11"), unless it is the same as the last one
+ * about it. @text NULL: all is well again, which is said if it was not.
+ */
+void report_state(const char *subject, const char *text);
+
+/* How many subjects are not well */
+unsigned report_troubles(void);
+
+/* Nothing is said of it any more; it is gone */
+void report_forget(const char *subject);
+
+/* To systemd, if it listens */
+void report_ready(void);
+void report_stopping(void);
+void report_status(const char *format, ...) G_GNUC_PRINTF(1, 2);
+void report_alive(void);
+
+#endif /* CLI_SERVE_REPORT_H */

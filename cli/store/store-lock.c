@@ -1,0 +1,67 @@
+/*
+ * One administrator at a time
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "cli/store/store-int.h"
+#include "cli/audit.h"
+#include "cli/store/durable.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#define WHO_BYTES   256
+
+/* What the holder wrote, for an error; it may not have come to it yet */
+static void tell_holder(int fd, const char *path, GError **error)
+{
+    char who[WHO_BYTES + 1] = "";
+    ssize_t n = pread(fd, who, WHO_BYTES, 0);
+    g_autofree char *text = NULL;
+
+    who[MAX(n, 0)] = 0;
+    text = g_utf8_make_valid(g_strdelimit(g_strchomp(who), "\n\r\t\33", ' '),
+                             -1);
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "the store %s is being "
+                "changed by %s; try again when that has ended", path,
+                *text ? text : "somebody else");
+}
+
+/* Only for people: a lock that cannot be written to still locks */
+static void write_holder(int fd)
+{
+    g_autofree char *user = audit_user();
+    g_autofree char *who = g_strdup_printf(
+        "process %d on %s, user %s: %s\n", getpid(), g_get_host_name(), user,
+        g_get_prgname() ? g_get_prgname() : "deskcast");
+
+    if (ftruncate(fd, 0) == 0) {
+        (void)!pwrite(fd, who, MIN(strlen(who), WHO_BYTES), 0);
+    }
+}
+
+int store_lock(int folder, const char *path, GError **error)
+{
+    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    int fd = openat(folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                    0644);
+
+    if (fd < 0) {
+        durable_errno(error, "open the lock of the store", path);
+        return -1;
+    }
+    if (fcntl(fd, F_OFD_SETLK, &l) < 0) {
+        if (errno == EAGAIN || errno == EACCES) {
+            tell_holder(fd, path, error);
+        } else {
+            durable_errno(error, "lock the store", path);
+        }
+        close(fd);
+        return -1;
+    }
+    write_holder(fd);
+    return fd;
+}
