@@ -1,8 +1,9 @@
 /*
  * deskcast-hook: what libvirt runs before a desktop starts and after it ends
  *
- *   prepare/begin  the disk is there and takes the wanted version; one writer
- *                  of a private vDisk; with vhost-user, a daemon that has it
+ *   prepare/begin  one writer of a private vDisk; the identity disk is there
+ *   start/begin    the disk is there and takes the wanted version; with
+ *                  vhost-user, a daemon that has it
  *   started/begin  says if the desktop does not run on what is wanted
  *   release/end    ends the daemon; says what a private vDisk has not shipped
  *

@@ -148,6 +148,7 @@ static int fail(const char *what, const GError *error)
     return EXIT_FAILURE;
 }
 
+/* libvirt looks for the CD next */
 static int prepare(const Hook *h)
 {
     g_autoptr(GError) error = NULL;
@@ -158,8 +159,16 @@ static int prepare(const Hook *h)
         }
         tell(false, "its writer is not noted", &error);
     }
-    tell(folder_prepare(h, &error), "its sockets", &error);
     tell(identity_prepare(h, &error), "its identity", &error);
+    return EXIT_SUCCESS;
+}
+
+/* Only now libvirt tells which user QEMU is to be */
+static int start(const Hook *h)
+{
+    g_autoptr(GError) error = NULL;
+
+    tell(folder_prepare(h, &error), "its sockets", &error);
     if (!disk_prepare(h, &error)) {
         return fail("it has no disk", error);
     }
@@ -193,7 +202,6 @@ int main(int argc, char **argv)
 {
     int status = EXIT_SUCCESS;
     g_autofree char *xml = NULL;
-    bool preparing;
     Hook h = { 0 };
 
     if (argc < 4) {
@@ -201,9 +209,9 @@ int main(int argc, char **argv)
                 "libvirt calls it; link it to /etc/libvirt/hooks/qemu.d/\n");
         return 2;
     }
-    preparing = is_stage(argv, "prepare", "begin");
-    if (!preparing && !is_stage(argv, "started", "begin") &&
-        !is_stage(argv, "release", "end")) {
+    if (!is_stage(argv, "prepare", "begin") &&
+        !is_stage(argv, "start", "begin") &&
+        !is_stage(argv, "started", "begin") && !is_stage(argv, "release", "end")) {
         return EXIT_SUCCESS;
     }
     deadline_start(HOOK_DEADLINE_MS);
@@ -212,12 +220,14 @@ int main(int argc, char **argv)
     if (!strstr(xml, METADATA_NAMESPACE)) {
         return EXIT_SUCCESS;            /* and not even parsed */
     }
-    say_begin(h.guest, preparing);
+    say_begin(h.guest, !strcmp(argv[2], "prepare"));
     if (!understand(&h, xml)) {
         return EXIT_SUCCESS;
     }
-    if (preparing) {
+    if (!strcmp(argv[2], "prepare")) {
         status = prepare(&h);
+    } else if (!strcmp(argv[2], "start")) {
+        status = start(&h);
     } else if (!strcmp(argv[2], "started")) {
         started(&h);
     } else {

@@ -18,6 +18,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* libvirt asks an emulator that it has not seen before what it can do: seconds */
+#define DEFINE_TIMEOUT  60
+
 /* What all desktops of one call have in common */
 typedef struct Create {
     CreateOptions o;
@@ -345,6 +348,9 @@ int command_desktop_create(int argc, char **argv)
         return COMMAND_USAGE;
     }
     report.json = c.o.json;
+    if (!c.o.where.timeout) {
+        c.o.where.timeout = DEFINE_TIMEOUT;
+    }
     if (!prepare(&c, argv[1], argv + 2, &error)) {
         fprintf(stderr, "deskcast: %s\n", error->message);
         return COMMAND_FAILED;

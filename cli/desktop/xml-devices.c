@@ -157,12 +157,26 @@ static bool own_other_disk(xmlNodePtr disk, GError **error)
                     target ?: "of no name");
 }
 
+static bool has_disk(xmlNodePtr devices, const char *target)
+{
+    for (xmlNodePtr n = xml_child(devices, "disk"); n;
+         n = xml_next(n, "disk")) {
+        if (xml_is(xml_child(n, "target"), "dev", target)) {
+            return !is_drive(n);
+        }
+    }
+    return false;
+}
+
 /* Except the system disk, which xml_own_disk() replaces */
 static bool own_other_disks(xmlNodePtr devices, const DesktopPlan *plan,
                             GError **error)
 {
     bool system_seen = false;
 
+    if (plan->disk && !has_disk(devices, plan->disk)) {
+        return xml_fail(error, "the master has no disk '%s'", plan->disk);
+    }
     for (xmlNodePtr n = xml_child(devices, "disk"); n;
          n = xml_next(n, "disk")) {
         bool is_system = !is_drive(n) && (plan->disk
@@ -173,9 +187,6 @@ static bool own_other_disks(xmlNodePtr devices, const DesktopPlan *plan,
         if (!is_system && !own_other_disk(n, error)) {
             return false;
         }
-    }
-    if (plan->disk && !system_seen) {
-        return xml_fail(error, "the master has no disk '%s'", plan->disk);
     }
     return true;
 }
