@@ -51,8 +51,10 @@ def all_commands():
 
 
 def all_options():
-    """completion offers every option of every command"""
+    """completion offers every option of commands on hosts"""
     for command in commands():
+        if command.split()[0] not in PAGES:
+            continue            # tests/cli has those
         check(complete(*command.split(), "--") == options(command), command,
               complete(*command.split(), "--"))
 
