@@ -88,5 +88,25 @@ def manual():
         check("EXIT STATUS" in text and "EXAMPLES" in text, page)
 
 
+def examples():
+    """every example in manuals and docs/operations is a command with its options"""
+    seen = 0
+    pages = [os.path.join(MAN, f"deskcast-{p}.rst") for p in PAGES.values()]
+    pages.append(os.path.join(lab.TOP, "docs/operations/updates.rst"))
+    for page in set(pages):
+        with open(page, encoding="utf-8") as f:
+            lines = re.findall(r"(?:^    |``)deskcast ([^#`\n]*)", f.read(), re.M)
+        for line in lines:
+            words = line.split()
+            command = words[0] if words[0] in commands() else " ".join(words[:2])
+            check(command in commands(), line, "in", page)
+            for word in words:
+                check(not word.startswith("--") or word in options(command),
+                      word, "of", line, "in", page)
+            seen += 1
+    check(seen > 30, seen)
+
+
 def main():
-    return lab.run_tests([all_commands, all_options, values, manual])
+    return lab.run_tests([all_commands, all_options, values, manual,
+                          examples])
