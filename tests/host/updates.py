@@ -131,9 +131,9 @@ def mcs(o):
         o.run("push", "office", "2").expect(1, "is in test")
         o.run("push", "office", "2", "--pilot", "desk1").expect(0, "1 of 1")
         o.run("rollback", "office").expect(0, "1 of 1")
-        o.run("follow").expect(0, "0 of 0")
+        check(o.run("follow").expect(0).out == "", "in test, and it follows")
         deskcast("version", "promote", "deb", "--store", o.store).expect(0)
-        o.run("follow").expect(0, "0 of 0")     # it was gone back from
+        check(o.run("follow").expect(0).out == "", "it was gone back from")
         o.run("push", "office", "--when", "now").expect(0, "1 of 1")
         o.kvm1.virsh("start", "desk1")
         until("desk1", o.is_up)
