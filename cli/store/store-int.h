@@ -89,6 +89,9 @@ bool store_file_size(const char *path, const char *format, uint64_t *bytes,
 /* image-lock.c: QEMU's image locks. -1 with @error, BUSY if it is written to */
 int image_lock_writers_out(const char *path, GError **error);
 
+/* Does a QEMU have it open, here or by NFS? What is no file, nobody has. */
+bool image_lock_is_read(const char *path);
+
 /*
  * spawn.c: run a program to its end; it dies with us. What it printed into
  * *@out if that is not NULL. False with @error, what it complained of.

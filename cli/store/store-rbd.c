@@ -122,11 +122,17 @@ static JsonObject *ask(const Store *s, GError **error, const char *verb,
     return json_strict_parse(text, strlen(text), error);
 }
 
+/* A draft has no snapshot yet, though it is to be sealed */
+static bool has_snapshot(const Manifest *m, const Version *v)
+{
+    return version_sealed(v) && manifest_version(m, v->number);
+}
+
 static bool rbd_size(const Store *s, const Manifest *m, const Version *v,
                      uint64_t *bytes, GError **error)
 {
-    g_autofree char *of = version_sealed(v) && manifest_version(m, v->number)
-        ? sealed_spec(s, v->image) : spec(s, v->image);
+    g_autofree char *of = has_snapshot(m, v) ? sealed_spec(s, v->image)
+                                             : spec(s, v->image);
     g_autoptr(JsonObject) info = ask(s, error, "info", of);
 
     return info && json_strict_number(info, "size", JSON_STRICT_MAX_NUMBER,
@@ -232,14 +238,11 @@ static JsonObject *rbd_chain(const Store *s, const Manifest *m,
                              const Version *v, unsigned flags)
 {
     JsonObject *node = json_object_new();
-    bool snapshot = version_sealed(v) &&
-                    !(flags & (STORE_CHAIN_WRITABLE | STORE_CHAIN_DRAFT));
 
-    (void)m;
     json_object_set_string_member(node, "driver", "rbd");
     json_object_set_string_member(node, "pool", s->pool);
     json_object_set_string_member(node, "image", v->image);
-    if (snapshot) {
+    if (has_snapshot(m, v) && !(flags & STORE_CHAIN_WRITABLE)) {
         json_object_set_string_member(node, "snapshot", SNAPSHOT);
     }
     if (s->conf) {

@@ -327,6 +327,18 @@ bool store_version_set_failed(Store *s, Manifest *m, uint64_t number,
 
 /* Delete */
 
+/* Deleted, it would be there for who has it open, and not at their next start */
+static bool check_unread(const Store *s, const Manifest *m, const Version *v,
+                         GError **error)
+{
+    g_autofree char *path = store_path(s, m->vdisk, v->image);
+
+    return !image_lock_is_read(path) ||
+           version_refuse(error, m, v->number, "is in use: a desktop or a "
+                          "server has %s open; desktops take another version "
+                          "when they are reset", path);
+}
+
 static bool can_remove(Store *s, const Manifest *m, const Version *v,
                        GError **error)
 {
@@ -344,7 +356,8 @@ static bool can_remove(Store *s, const Manifest *m, const Version *v,
                                   nth(m, i)->number);
         }
     }
-    return version_sealed(v) || version_no_writer(s, m, v, error);
+    return version_sealed(v) ? check_unread(s, m, v, error)
+                             : version_no_writer(s, m, v, error);
 }
 
 bool store_version_remove(Store *s, Manifest *m, uint64_t number,

@@ -154,6 +154,26 @@ def kills(s):
         'retired' else 'version 1 is not retired'
 
 
+def imported(s):
+    """An image from a file, read back from the cluster"""
+    data = bytes(65536) + bytes(range(256)) * 4096 + bytes(3 << 20)
+    path = s.folder / 'source.raw'
+    path.write_bytes(data)
+    s.must('vdisk', 'import', '-f', 'raw', path, 'disk2')
+    m = env.manifest(s.store, 'disk2')
+    v = m['versions'][0]
+    path = s.folder / 'content'
+    env.qemu_img('convert', '-O', 'raw', s.name(1, 'sealed').replace(
+        'win.1', 'disk2.1'), path)
+    why = first_of(
+        '' if path.read_bytes() == data else 'its content is another one',
+        '' if env.tree(data, m['salt'], m['uuid'])[1] == v['root']
+        else 'its root hash is another one')
+    s.must('vdisk', 'verify', 'disk2')
+    s.must('vdisk', 'rm', 'disk2', '--force')
+    return why
+
+
 def removal(s):
     node = s.name(3, 'sealed')
     with subprocess.Popen([env.BUILD / 'qemu/qemu-io', '-r', node], text=True,
@@ -191,7 +211,7 @@ def tests(tap, long):
         def with_ceph():
             with Ceph(pathlib.Path(image)) as ceph:
                 s = OnCeph(folder, ceph)
-                for test in (life, kills, removal, away):
+                for test in (life, imported, kills, removal, away):
                     tap.run(f'Ceph: {test.__name__}', test, s)
 
         if tap.only.search('Ceph'):
