@@ -203,6 +203,7 @@ int main(int argc, char **argv)
     int status = EXIT_SUCCESS;
     g_autofree char *xml = NULL;
     Hook h = { 0 };
+    gint64 begun;
 
     if (argc < 4) {
         fprintf(stderr, "usage: deskcast-hook GUEST OPERATION STAGE EXTRA\n"
@@ -214,6 +215,7 @@ int main(int argc, char **argv)
         !is_stage(argv, "started", "begin") && !is_stage(argv, "release", "end")) {
         return EXIT_SUCCESS;
     }
+    begun = g_get_monotonic_time();
     deadline_start(HOOK_DEADLINE_MS);
     h.guest = argv[1];
     xml = read_input();
@@ -233,5 +235,7 @@ int main(int argc, char **argv)
     } else {
         release(&h);
     }
+    say(LOG_DEBUG, "%s took %.1f ms", argv[2],
+        (g_get_monotonic_time() - begun) / 1000.0);
     return status;
 }

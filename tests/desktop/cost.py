@@ -40,10 +40,11 @@ def run_tests(tap, world):
         for _ in range(ROUNDS * (3 if world.long else 1)):
             times["with"].append(start_ms(world.host, "k1"))
             times["without"].append(start_ms(bare, "k1"))
-    middle = {how: statistics.median(took) for how, took in times.items()}
-    added = middle["with"] - middle["without"]
-    tap.diag(f"a start takes {middle['with']:.0f} ms with the hook, {middle['without']:.0f} ms "
-             f"without (medians of {len(times['with'])})")
+    for how, took in times.items():
+        tap.diag(f"a start {how} the hook takes {statistics.median(took):.0f} ms, at best "
+                 f"{min(took):.0f} (of {len(took)})")
+    # whatever else runs on the machine only adds to both
+    added = min(times["with"]) - min(times["without"])
     tap.ok(added < BUDGET_MS, f"the hook adds {added:.0f} ms to a start, under {BUDGET_MS}",
            times)
     world.command("desktop", "rm", "k1")

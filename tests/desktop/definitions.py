@@ -90,9 +90,9 @@ def firmware(tap, world):
         tap.skip("UEFI variables and TPM", "no ovmf, or no swtpm")
         return
     gold.write_bytes(hosts.pathlib.Path(VARIABLES).read_bytes()[:-8] + b"deskcast")
-    world.catalog("uefi", devices=TPM, firmware=f"<loader readonly='yes' type='pflash'>{LOADER}"
+    world.catalog("uefi", devices=TPM, run="vhost-user", firmware=f"<loader readonly='yes' type='pflash'>{LOADER}"
                   f"</loader><nvram>{gold}</nvram>")
-    world.create("uefi", "u1", "u2")
+    world.create("uefi", "u1", "u2", bus="sata")
     judge(tap, world, "u1", "UEFI")
     for name in ("u1", "u2"):
         world.desktop(name).start("--paused")
@@ -101,6 +101,8 @@ def firmware(tap, world):
                f"{name} has UEFI variables of its own, from the master's")
     states = sorted((world.host.folder / "lib" / "swtpm").iterdir())
     tap.ok(len(states) == 2, "each has a TPM of its own", states)
+    line = " ".join(world.host.command_line("u1"))
+    tap.ok("tpm-crb" in line and str(world.vdi / "u1.nvram") in line, "QEMU has both", line)
     for name in ("u1", "u2"):
         world.desktop(name).destroy()
     world.command("desktop", "rm", "u1", "u2")
@@ -110,7 +112,7 @@ def firmware(tap, world):
 
 def far(tap, world):
     """A host that is reached by an address gets files by way of libvirt."""
-    uri = f"qemu+unix://far/system?socket={world.host.folder}/run/libvirt-sock"
+    uri = world.host.far_uri
     argv = ("desktop", "create", "office", "f1", "--emulator", world.emulator, "--connect", uri)
     done = hosts.run(world.deskcast, *argv, check=False)
     file = world.vdi / "f1.cidata"
