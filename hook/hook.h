@@ -38,6 +38,7 @@ typedef struct Hook {
 /* Milliseconds until the deadline; 0 when it has come */
 void deadline_start(int ms);
 int deadline_left(void);
+gint64 deadline_time(void);             /* of g_get_monotonic_time() */
 
 /*
  * To the journal, to standard error, which libvirt shows if we fail, and to

@@ -47,6 +47,11 @@ int deadline_left(void)
     return left > 0 ? left : 0;
 }
 
+gint64 deadline_time(void)
+{
+    return deadline;
+}
+
 static char *read_input(void)
 {
     GString *s = g_string_new(NULL);

@@ -103,8 +103,8 @@ def undrained(tap, world):
     with Server(world, world.image):
         one.start("--paused")
         one.destroy()
-    hosts.run(world.programs["qemu-io"], "-c", "write -P 0x5a 1M 256k", "-c", "flush", "-f",
-              "raw", "json:" + blockdev(world, "p1"), check=False)
+    hosts.run(world.programs["qemu-io"], "-c", "write -P 0x5a 1M 256k", "-c", "flush",
+              "json:" + blockdev(world, "p1"))
     one.start("--paused")
     one.destroy()
     shown = hosts.run(world.deskcast, "journal", "show", journal).stdout
