@@ -47,7 +47,8 @@ class Store:
         self.manifest = {"deskcast-manifest": 1, "vdisk": vdisk, "uuid": str(uuid.uuid4()),
                          "salt": "00", "revision": 0, "next": 1, "unused": [], "versions": []}
 
-    def add(self, image, size, form, access="production", label=False):
+    def add(self, image, size, form, access="production", label=False,
+            root="11" * 32):
         """The image has the name of its version already."""
         number = self.manifest["next"]
         self.manifest["next"] += 1
@@ -56,8 +57,8 @@ class Store:
                    "parent": number - 1 if form == "qcow2" else 0, "image": image,
                    "format": form, "created": TIME}
         if access != "maintenance":
-            # mcs does not look at it
-            version |= {"tree": f"{number}.tree", "root": "11" * 32, "sealed": TIME}
+            # mcs does not look at the root
+            version |= {"tree": f"{number}.tree", "root": root, "sealed": TIME}
         self.manifest["versions"].append(version)
         (self.vdisk / "manifest.json").write_text(json.dumps(self.manifest))
         return number
