@@ -188,20 +188,24 @@ bool disk_take_version(const Hook *h, GError **error)
     return true;
 }
 
+/* Where its files are: libvirt makes UEFI variables there */
+bool place_prepare(const Hook *h, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(h->d->disk);
+
+    return g_mkdir_with_parents(folder, 0711) == 0 ||
+           hook_errno(error, "make the folder", folder);
+}
+
 /* A CD that is not there keeps QEMU from starting. What an administrator gave
  * for it is not known here. */
 bool identity_prepare(const Hook *h, GError **error)
 {
     const Identity identity = { .name = h->guest, .uuid = h->uuid };
     const char *path = h->d->identity;
-    g_autofree char *folder = NULL;
 
     if (!path || is_there(path)) {
         return true;
-    }
-    folder = g_path_get_dirname(path);
-    if (g_mkdir_with_parents(folder, 0711) < 0) {
-        return hook_errno(error, "make the folder", folder);
     }
     if (!identity_write(&identity, path, error) ||
         !hook_give(h, path, error)) {

@@ -51,6 +51,7 @@ void say(int priority, const char *format, ...) G_GNUC_PRINTF(2, 3);
 bool run_program(const char *const *argv, const Hook *h, GError **error);
 
 /* Each returns false with @error */
+bool place_prepare(const Hook *h, GError **error);      /* for its files */
 bool disk_prepare(const Hook *h, GError **error);       /* it is there */
 bool disk_take_version(const Hook *h, GError **error);
 bool identity_prepare(const Hook *h, GError **error);

@@ -164,6 +164,7 @@ static int prepare(const Hook *h)
         }
         tell(false, "its writer is not noted", &error);
     }
+    tell(place_prepare(h, &error), "its files", &error);
     tell(identity_prepare(h, &error), "its identity", &error);
     return EXIT_SUCCESS;
 }
