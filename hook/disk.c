@@ -106,18 +106,6 @@ static bool is_there(const char *path)
     return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
-/* Bytes of records that the store does not have; -1: not known */
-static int64_t undrained(const char *path, GError **error)
-{
-    g_autoptr(JournalFile) file = journal_file_read(path, false, error);
-    int64_t bytes = 0;
-
-    for (guint i = 0; file && i < file->items->len; i++) {
-        bytes += g_array_index(file->items, JournalItem, i).record.length;
-    }
-    return file ? bytes : -1;
-}
-
 /*
  * Files of an earlier version are in the way of this one. They go once
  * nothing is in them that the store does not have.
@@ -125,27 +113,24 @@ static int64_t undrained(const char *path, GError **error)
 static bool clear_old_version(const Hook *h, GError **error)
 {
     const DesktopMetadata *d = h->d;
-    g_autoptr(JournalFile) file = NULL;
-    bool old;
+    JournalLag lag;
 
     if (!d->wanted.number || !is_there(d->journal)) {
         return true;
     }
-    file = journal_file_read(d->journal, false, error);
-    if (!file) {
+    if (!journal_file_lag(d->journal, deadline_time(), &lag, error)) {
         return false;
     }
-    old = file->header.version != d->wanted.number ||
-          strcmp(file->header.vdisk, d->vdisk) != 0;
-    if (!old) {
+    if (lag.header.version == d->wanted.number &&
+        !strcmp(lag.header.vdisk, d->vdisk)) {
         return true;
     }
-    if (file->items->len || file->scan.damaged || file->header.broken) {
+    if (lag.bytes || !lag.whole || lag.header.broken) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
                     "'%s' holds writes of %s@%" PRIu64 " that its store does "
                     "not have: see 'deskcast journal show', and rescue or "
-                    "remove them", d->journal, file->header.vdisk,
-                    file->header.version);
+                    "remove them", d->journal, lag.header.vdisk,
+                    lag.header.version);
         return false;
     }
     if (unlink(d->journal) < 0 || (unlink(d->disk) < 0 && errno != ENOENT)) {
@@ -203,20 +188,24 @@ bool disk_take_version(const Hook *h, GError **error)
     return true;
 }
 
+/* Where its files are: libvirt makes UEFI variables there */
+bool place_prepare(const Hook *h, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(h->d->disk);
+
+    return g_mkdir_with_parents(folder, 0711) == 0 ||
+           hook_errno(error, "make the folder", folder);
+}
+
 /* A CD that is not there keeps QEMU from starting. What an administrator gave
  * for it is not known here. */
 bool identity_prepare(const Hook *h, GError **error)
 {
     const Identity identity = { .name = h->guest, .uuid = h->uuid };
     const char *path = h->d->identity;
-    g_autofree char *folder = NULL;
 
     if (!path || is_there(path)) {
         return true;
-    }
-    folder = g_path_get_dirname(path);
-    if (g_mkdir_with_parents(folder, 0711) < 0) {
-        return hook_errno(error, "make the folder", folder);
     }
     if (!identity_write(&identity, path, error) ||
         !hook_give(h, path, error)) {
@@ -252,16 +241,20 @@ bool folder_prepare(const Hook *h, GError **error)
 void report_buffer(const Hook *h)
 {
     g_autoptr(GError) error = NULL;
-    int64_t left = undrained(h->d->journal, &error);
+    JournalLag lag;
 
-    if (left < 0) {
-        say(LOG_ERR, "its reconnect buffer '%s' cannot be read: %s",
-            h->d->journal, error->message);
-    } else if (left) {
-        say(LOG_WARNING, "%" PRId64 " bytes were written that the store does "
+    if (!journal_file_lag(h->d->journal, deadline_time(), &lag, &error)) {
+        say(LOG_ERR, "its reconnect buffer '%s': %s", h->d->journal,
+            error->message);
+    } else if (lag.header.broken) {
+        say(LOG_ERR, "its reconnect buffer '%s' is broken: its disk failed. "
+            "'deskcast journal rescue' has what it holds", h->d->journal);
+    } else if (lag.bytes || !lag.whole) {
+        say(LOG_WARNING, "%s%" PRIu64 " bytes were written that the store does "
             "not have yet; they are safe in '%s'. Start the desktop again "
             "with the store there, and they are shipped; do not seal the "
-            "version before", left, h->d->journal);
+            "version before", lag.whole ? "" : "at least ", lag.bytes,
+            h->d->journal);
     } else {
         say(LOG_INFO, "the store has all that was written");
     }

@@ -38,6 +38,7 @@ typedef struct Hook {
 /* Milliseconds until the deadline; 0 when it has come */
 void deadline_start(int ms);
 int deadline_left(void);
+gint64 deadline_time(void);             /* of g_get_monotonic_time() */
 
 /*
  * To the journal, to standard error, which libvirt shows if we fail, and to
@@ -50,6 +51,7 @@ void say(int priority, const char *format, ...) G_GNUC_PRINTF(2, 3);
 bool run_program(const char *const *argv, const Hook *h, GError **error);
 
 /* Each returns false with @error */
+bool place_prepare(const Hook *h, GError **error);      /* for its files */
 bool disk_prepare(const Hook *h, GError **error);       /* it is there */
 bool disk_take_version(const Hook *h, GError **error);
 bool identity_prepare(const Hook *h, GError **error);

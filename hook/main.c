@@ -47,6 +47,11 @@ int deadline_left(void)
     return left > 0 ? left : 0;
 }
 
+gint64 deadline_time(void)
+{
+    return deadline;
+}
+
 static char *read_input(void)
 {
     GString *s = g_string_new(NULL);
@@ -159,6 +164,7 @@ static int prepare(const Hook *h)
         }
         tell(false, "its writer is not noted", &error);
     }
+    tell(place_prepare(h, &error), "its files", &error);
     tell(identity_prepare(h, &error), "its identity", &error);
     return EXIT_SUCCESS;
 }
@@ -203,6 +209,7 @@ int main(int argc, char **argv)
     int status = EXIT_SUCCESS;
     g_autofree char *xml = NULL;
     Hook h = { 0 };
+    gint64 begun;
 
     if (argc < 4) {
         fprintf(stderr, "usage: deskcast-hook GUEST OPERATION STAGE EXTRA\n"
@@ -214,6 +221,7 @@ int main(int argc, char **argv)
         !is_stage(argv, "started", "begin") && !is_stage(argv, "release", "end")) {
         return EXIT_SUCCESS;
     }
+    begun = g_get_monotonic_time();
     deadline_start(HOOK_DEADLINE_MS);
     h.guest = argv[1];
     xml = read_input();
@@ -233,5 +241,7 @@ int main(int argc, char **argv)
     } else {
         release(&h);
     }
+    say(LOG_DEBUG, "%s took %.1f ms", argv[2],
+        (g_get_monotonic_time() - begun) / 1000.0);
     return status;
 }

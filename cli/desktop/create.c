@@ -138,12 +138,33 @@ static bool choose_host(Create *c, GError **error)
     return true;
 }
 
+/* A private desktop writes a version, which has no hash yet */
+static bool find_maintenance(Create *c, const Manifest *m, GError **error)
+{
+    const Version *v = manifest_maintenance(m);
+
+    if (!v || !v->label) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "'%s' has no version in maintenance that a private "
+                    "desktop could write: 'deskcast version new %s --for pvs'",
+                    m->vdisk, m->vdisk);
+        return false;
+    }
+    c->wanted = (WantedVersion) { .number = v->number, .size = v->size };
+    return true;
+}
+
 static bool find_version(Create *c, GError **error)
 {
     g_autoptr(Manifest) m = target_manifest(c->catalog->store,
                                             c->catalog->vdisk, error);
     int64_t now = g_get_real_time() / G_USEC_PER_SEC;
-    const Version *v = m ? target_version(m, c->o.version, c->o.version != 0,
+    const Version *v;
+
+    if (m && c->catalog->lifetime == LIFETIME_PRIVATE) {
+        return find_maintenance(c, m, error);
+    }
+    v = m ? target_version(m, c->o.version, c->o.version != 0,
                                           now, error) : NULL;
 
     return v && target_wanted(c->catalog, v, survey_host(c->survey, c->host),

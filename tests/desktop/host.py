@@ -24,11 +24,15 @@ from guest import Agent, GuestError, Qmp  # noqa: E402
 # Folder of the test: folder of the machine that it stands for
 FOLDERS = {"etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "run": "/run/libvirt",
            "log": "/var/log/libvirt", "cache": "/var/cache/libvirt",
-           "deskcast": "/run/deskcast"}
+           "deskcast": "/run/deskcast", "swtpm": "/var/log/swtpm"}
 DAEMON_CONF = """unix_sock_dir = "/run/libvirt"
 auth_unix_rw = "none"
 auth_unix_ro = "none"
 auth_tcp = "none"
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "127.0.0.1"
+tcp_port = "{port}"
 """
 QEMU_CONF = """stdio_handler = "file"
 security_driver = "none"
@@ -59,6 +63,12 @@ def run(*argv, check=True, **how):
     return done
 
 
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
 class Host:
     """A libvirtd; for use in a with statement.
 
@@ -74,9 +84,11 @@ class Host:
         self.process = None
         for name in FOLDERS:
             (self.folder / name).mkdir(exist_ok=True)
-        (self.folder / "daemon.conf").write_text(DAEMON_CONF)
+        port = free_port()
+        (self.folder / "daemon.conf").write_text(DAEMON_CONF.format(port=port))
         (self.folder / "etc" / "qemu.conf").write_text(QEMU_CONF)
         self.uri = f"qemu+unix:///system?socket={self.folder}/run/libvirt-sock"
+        self.far_uri = f"qemu+tcp://127.0.0.1:{port}/system"
         self.libexec = self.folder / "libexec"
         self.libexec.mkdir(exist_ok=True)
         for name, path in programs.items():
@@ -95,15 +107,17 @@ class Host:
     def script(self):
         mounts = "\n".join(f"mkdir -p {to} && mount --bind {self.folder}/{name} {to} || exit"
                            for name, to in FOLDERS.items())
-        return f"{mounts}\n{KVM}\nexec libvirtd -f {self.folder}/daemon.conf -p /run/libvirt/our.pid"
+        return f"{mounts}\n{KVM}\nexec libvirtd --listen -f {self.folder}/daemon.conf -p /run/libvirt/our.pid"
 
     def __enter__(self):
+        # a folder for temporary files that is ours would be handed on to QEMU's user
+        environment = {k: v for k, v in os.environ.items() if k != "TMPDIR"}
         with open(self.folder / "libvirtd.log", "a", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private", "--",
                  "setpriv", "--pdeathsig", "TERM", "--", sys.executable,
                  pathlib.Path(__file__).with_name("reaper.py"), "sh", "-c", self.script()],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         deadline = time.monotonic() + START_TIMEOUT
         while self.virsh("list", check=False).returncode:
             if self.process.poll() is not None or time.monotonic() > deadline:

@@ -47,15 +47,19 @@ class Store:
         self.manifest = {"deskcast-manifest": 1, "vdisk": vdisk, "uuid": str(uuid.uuid4()),
                          "salt": "00", "revision": 0, "next": 1, "unused": [], "versions": []}
 
-    def add(self, image, size, form, root="11" * 32, access="production"):
+    def add(self, image, size, form, access="production", label=False,
+            root="11" * 32):
         """The image has the name of its version already."""
         number = self.manifest["next"]
         self.manifest["next"] += 1
         self.manifest["revision"] += 1
-        self.manifest["versions"].append(
-            {"version": number, "access": access, "parent": number - 1 if form == "qcow2" else 0,
-             "size": size, "label": False, "image": image, "format": form,
-             "tree": f"{number}.tree", "root": root, "created": TIME, "sealed": TIME})
+        version = {"version": number, "access": access, "size": size, "label": label,
+                   "parent": number - 1 if form == "qcow2" else 0, "image": image,
+                   "format": form, "created": TIME}
+        if access != "maintenance":
+            # mcs does not look at the root
+            version |= {"tree": f"{number}.tree", "root": root, "sealed": TIME}
+        self.manifest["versions"].append(version)
         (self.vdisk / "manifest.json").write_text(json.dumps(self.manifest))
         return number
 
