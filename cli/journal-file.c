@@ -148,12 +148,16 @@ static void look_past(JournalFile *f, uint64_t pos, const uint8_t *buf,
     }
 }
 
-static bool read_records(JournalFile *f, uint8_t *buf, GError **error)
+/* Until the monotonic time @until: *@whole is false if that comes first */
+static bool read_records(JournalFile *f, uint8_t *buf, gint64 until,
+                         bool *whole, GError **error)
 {
     bool more = true;
 
+    *whole = true;
     journal_scan_init(&f->scan, &f->header);
-    while (more && f->scan.next.pos < journal_scan_end(&f->scan)) {
+    while (more && f->scan.next.pos < journal_scan_end(&f->scan) &&
+           (*whole = g_get_monotonic_time() <= until)) {
         uint64_t from = f->scan.next.pos;
         size_t n = read_ring(f, from, buf, error);
 
@@ -198,15 +202,37 @@ JournalFile *journal_file_read(const char *path, bool past_damage,
 {
     g_autoptr(JournalFile) f = g_new0(JournalFile, 1);
     g_autofree uint8_t *buf = g_malloc(WINDOW);
+    bool whole;
 
     f->items = g_array_new(false, false, sizeof(JournalItem));
     f->fd = -1;
-    if (!open_file(f, path, error) || !read_records(f, buf, error) ||
+    if (!open_file(f, path, error) ||
+        !read_records(f, buf, G_MAXINT64, &whole, error) ||
         !read_rest(f, buf, past_damage, error)) {
         return NULL;
     }
     g_array_sort(f->items, by_sequence);
     return g_steal_pointer(&f);
+}
+
+bool journal_file_lag(const char *path, gint64 until, JournalLag *lag,
+                      GError **error)
+{
+    g_autoptr(JournalFile) f = g_new0(JournalFile, 1);
+    g_autofree uint8_t *buf = g_malloc(WINDOW);
+
+    f->items = g_array_new(false, false, sizeof(JournalItem));
+    f->fd = -1;
+    if (!open_file(f, path, error) ||
+        !read_records(f, buf, until, &lag->whole, error)) {
+        return false;
+    }
+    lag->header = f->header;
+    lag->bytes = 0;
+    for (guint i = 0; i < f->items->len; i++) {
+        lag->bytes += g_array_index(f->items, JournalItem, i).record.length;
+    }
+    return true;
 }
 
 void journal_file_close(JournalFile *f)

@@ -32,6 +32,21 @@ JournalFile *journal_file_read(const char *path, bool past_damage,
                                GError **error);
 void journal_file_close(JournalFile *file);
 
+/* How much a buffer holds that its store does not have */
+typedef struct JournalLag {
+    JournalHeader header;
+    uint64_t bytes;
+    bool whole;                 /* false: there are more */
+} JournalLag;
+
+/*
+ * Only the records, without looking for damage behind them, which takes as long
+ * as reading all of the file. Until the monotonic time @until, in microseconds.
+ * False with @error set.
+ */
+bool journal_file_lag(const char *path, gint64 until, JournalLag *lag,
+                      GError **error);
+
 /* Read the content of @item, a write. False with @error set. */
 bool journal_file_content(const JournalFile *file, const JournalItem *item,
                           uint8_t *buf, GError **error);

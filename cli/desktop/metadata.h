@@ -61,6 +61,9 @@ typedef struct DesktopMetadata {
     char *node;                 /* node name of the disk: "disk0" */
     char *monitor;              /* path of the QMP socket for us */
     char *identity;             /* path of the identity disk, or NULL */
+    char **stores;              /* pvs: where it reads from, as in a catalog;
+                                   needed for vhost-user, else may be NULL */
+    char *host_cache;           /* pvs: folder of host caches, or NULL */
     uint64_t write_cache;       /* bytes its layer may take on the host; 0: not
                                    bounded. Counted against the host's cap */
     uint64_t ram;               /* bytes of write-cache-ram */

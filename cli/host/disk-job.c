@@ -1,0 +1,350 @@
+/*
+ * What is done to one desktop
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "disk-job.h"
+
+#include "cli/qmp.h"
+#include "cli/json-member.h"
+
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/virterror.h>
+#include <string.h>
+
+#define QMP_TIMEOUT_MS      3000
+#define AGENT_TIMEOUT_S     2
+
+DiskJob *disk_job_new(virDomainPtr domain, const DesktopMetadata *d,
+                      const Host *host)
+{
+    DiskJob *job = g_new0(DiskJob, 1);
+    g_autofree char *text = desktop_metadata_text(d);
+
+    virDomainRef(domain);
+    job->domain = domain;
+    job->desktop = desktop_metadata_parse(text, NULL);
+    job->local = host_is_local(host);
+    g_assert(job->desktop);
+    return job;
+}
+
+void disk_job_free(void *data)
+{
+    DiskJob *job = data;
+
+    virDomainFree(job->domain);
+    desktop_metadata_free(job->desktop);
+    actual_clear(&job->actual);
+    g_free(job);
+}
+
+static bool is_in_process(const DiskJob *job)
+{
+    return job->desktop->run == RUN_IN_PROCESS;
+}
+
+/* The answer to a QMP command, as its text; errors of QMP are errors */
+static char *ask_qemu(const DiskJob *job, const char *command, GError **error)
+{
+    g_autoptr(JsonParser) parser = json_parser_new();
+    char *answer = NULL;
+    JsonNode *root;
+    JsonObject *refused;
+
+    if (virDomainQemuMonitorCommand(job->domain, command, &answer, 0) < 0) {
+        fleet_set_error(error, "QMP");
+        return NULL;
+    }
+    root = json_parser_load_from_data(parser, answer, -1, NULL)
+           ? json_parser_get_root(parser) : NULL;
+    refused = root && JSON_NODE_HOLDS_OBJECT(root)
+              ? member_object(json_node_get_object(root), "error") : NULL;
+    if (refused) {
+        const char *why = member_string(refused, "desc");
+
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                            why ? why : "QEMU refuses it");
+        free(answer);
+        return NULL;
+    }
+    return answer;
+}
+
+/* What a storage daemon on this host says, as QMP has it */
+static char *ask_daemon(const DiskJob *job, GError **error)
+{
+    g_autoptr(Qmp) qmp = qmp_connect(job->desktop->monitor, QMP_TIMEOUT_MS,
+                                     error);
+    g_autoptr(JsonNode) answer = NULL;
+    g_autofree char *text = NULL;
+
+    answer = qmp ? qmp_command(qmp, "query-vdisks", NULL, QMP_TIMEOUT_MS,
+                               error) : NULL;
+    if (!answer) {
+        return NULL;
+    }
+    text = json_to_string(answer, FALSE);
+    return g_strdup_printf("{\"return\":%s}", text);
+}
+
+static bool get_actual(DiskJob *job, GError **error)
+{
+    char *answer;
+    bool ok;
+
+    if (is_in_process(job)) {
+        answer = ask_qemu(job, "{\"execute\":\"query-vdisks\"}", error);
+    } else if (job->local && job->desktop->monitor) {
+        answer = ask_daemon(job, error);
+    } else {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                    "its storage daemon can be asked on its host only");
+        return false;
+    }
+    ok = answer && actual_from_qmp(&job->actual, answer, job->desktop, error);
+    free(answer);
+    return ok;
+}
+
+static bool get_state(DiskJob *job, GError **error)
+{
+    int state, reason;
+
+    if (virDomainGetState(job->domain, &state, &reason, 0) < 0) {
+        return fleet_set_error(error, "its state");
+    }
+    job->state = state;
+    job->running = state != VIR_DOMAIN_SHUTOFF && state != VIR_DOMAIN_CRASHED;
+    return true;
+}
+
+bool disk_job_look(virConnectPtr conn, void *data, GError **error)
+{
+    DiskJob *job = data;
+
+    return get_state(job, error) && (!job->running || get_actual(job, error));
+}
+
+static char *assign_command(const DesktopMetadata *d)
+{
+    const WantedVersion *w = &d->wanted;
+    g_autoptr(JsonBuilder) b = json_builder_new();
+    g_autoptr(JsonNode) root = NULL;
+
+    json_builder_begin_object(b);
+    json_builder_set_member_name(b, "execute");
+    json_builder_add_string_value(b, "vdisk-assign");
+    json_builder_set_member_name(b, "arguments");
+    json_builder_begin_object(b);
+    json_builder_set_member_name(b, "node-name");
+    json_builder_add_string_value(b, d->node);
+    if (d->model == MODEL_MCS) {
+        json_builder_set_member_name(b, "filename");
+        json_builder_add_string_value(b, w->image);
+        json_builder_set_member_name(b, "format");
+        json_builder_add_string_value(b, w->format);
+    } else {
+        json_builder_set_member_name(b, "version");
+        json_builder_add_int_value(b, w->number);
+        json_builder_set_member_name(b, "size");
+        json_builder_add_int_value(b, w->size);
+        if (w->root) {
+            json_builder_set_member_name(b, "verity-root");
+            json_builder_add_string_value(b, w->root);
+        }
+    }
+    json_builder_end_object(b);
+    json_builder_end_object(b);
+    root = json_builder_get_root(b);
+    return json_to_string(root, FALSE);
+}
+
+/* One that runs on it needs no other: what was assigned is taken back */
+static char *take_command(const DiskJob *job)
+{
+    if (!actual_is(&job->actual, job->desktop, &job->desktop->wanted)) {
+        return assign_command(job->desktop);
+    }
+    return g_strdup_printf("{\"execute\":\"vdisk-unassign\",\"arguments\":"
+                           "{\"node-name\":\"%s\"}}", job->desktop->node);
+}
+
+/*
+ * In a storage daemon a version is taken at power-on, by the hook, from what
+ * libvirt's metadata says.
+ */
+static bool assign(DiskJob *job, GError **error)
+{
+    g_autofree char *command = NULL;
+    char *answer;
+
+    if (!is_in_process(job)) {
+        return true;
+    }
+    if (!get_actual(job, error)) {
+        return false;
+    }
+    command = take_command(job);
+    answer = ask_qemu(job, command, error);
+    free(answer);
+    return answer != NULL;
+}
+
+static bool set_metadata(DiskJob *job, GError **error)
+{
+    g_autofree char *text = desktop_metadata_text(job->desktop);
+    unsigned flags = job->running ? VIR_DOMAIN_AFFECT_LIVE : 0;
+    int result = virDomainSetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT,
+                                      text, METADATA_PREFIX,
+                                      METADATA_NAMESPACE,
+                                      flags | VIR_DOMAIN_AFFECT_CONFIG);
+
+    if (result < 0 && job->running) {           /* it may be transient */
+        result = virDomainSetMetadata(job->domain,
+                                      VIR_DOMAIN_METADATA_ELEMENT, text,
+                                      METADATA_PREFIX, METADATA_NAMESPACE,
+                                      flags);
+    }
+    return result == 0 || fleet_set_error(error, "its metadata");
+}
+
+static bool is_active(DiskJob *job, GError **error)
+{
+    int active = virDomainIsActive(job->domain);
+
+    job->running = active > 0;
+    return active >= 0 || fleet_set_error(error, "its state");
+}
+
+static bool reset(DiskJob *job, GError **error)
+{
+    if (is_in_process(job)) {
+        return virDomainReset(job->domain, 0) == 0 ||
+               fleet_set_error(error, "its reset");
+    }
+    return (virDomainDestroy(job->domain) == 0 &&
+            virDomainCreate(job->domain) == 0) ||
+           fleet_set_error(error, "switching it off and on");
+}
+
+bool disk_job_take(virConnectPtr conn, void *data, GError **error)
+{
+    DiskJob *job = data;
+    bool was;
+
+    if (!is_active(job, error) || (job->running && !assign(job, error)) ||
+        !set_metadata(job, error)) {
+        return false;
+    }
+    was = job->running;
+    /* Started just now, it may have read what was wanted before */
+    if (!was && (!is_active(job, error) ||
+                 (job->running && (!assign(job, error) ||
+                                   !set_metadata(job, error))))) {
+        return false;
+    }
+    return !job->reset_too || !job->running || reset(job, error);
+}
+
+/* Write requests of all of its disks since QEMU was started */
+static bool get_writes(const DiskJob *job, uint64_t *writes, GError **error)
+{
+    g_autofree char *answer = ask_qemu(job, "{\"execute\":"
+                                       "\"query-blockstats\"}", error);
+    g_autoptr(JsonParser) parser = json_parser_new();
+    JsonArray *disks;
+
+    if (!answer || !json_parser_load_from_data(parser, answer, -1, error)) {
+        return false;
+    }
+    *writes = 0;
+    disks = member_array(json_node_get_object(json_parser_get_root(parser)),
+                         "return");
+    for (guint i = 0; disks && i < json_array_get_length(disks); i++) {
+        JsonObject *disk = element_object(disks, i);
+        int64_t n_writes = 0;
+
+        if (member_int(member_object(disk, "stats"), "wr_operations",
+                       &n_writes)) {
+            *writes += n_writes;
+        }
+    }
+    return true;
+}
+
+/* Does its guest agent hold its channel open now? */
+static bool has_agent(const DiskJob *job)
+{
+    char *xml = virDomainGetXMLDesc(job->domain, 0);
+    const char *name = xml ? strstr(xml, "'org.qemu.guest_agent.0'") : NULL;
+    const char *end = name ? strchr(name, '>') : NULL;
+    const char *state = name ? strstr(name, "state='connected'") : NULL;
+    bool has = state && end && state < end;
+
+    free(xml);
+    return has;
+}
+
+static bool agent_answers(const DiskJob *job)
+{
+    char *answer = has_agent(job)
+        ? virDomainQemuAgentCommand(job->domain,
+                                    "{\"execute\":\"guest-ping\"}",
+                                    AGENT_TIMEOUT_S, 0) : NULL;
+    bool answers = answer != NULL;
+
+    free(answer);
+    return answers;
+}
+
+bool disk_job_reset(virConnectPtr conn, void *data, GError **error)
+{
+    DiskJob *job = data;
+
+    job->watch_agent = has_agent(job);
+    if (is_in_process(job)) {
+        if (!get_actual(job, error) ||
+            !get_writes(job, &job->writes, error)) {
+            return false;
+        }
+        job->resets = job->actual.resets;
+    }
+    return reset(job, error);
+}
+
+bool disk_job_watch(virConnectPtr conn, void *data, GError **error)
+{
+    DiskJob *job = data;
+    uint64_t writes;
+
+    job->up = false;
+    if (!get_state(job, error)) {
+        return false;
+    }
+    if (job->state != VIR_DOMAIN_RUNNING) {
+        return true;
+    }
+    if (!is_in_process(job)) {
+        /* The guest's own disk is not in its QEMU: nothing else to go by */
+        job->up = !job->watch_agent || agent_answers(job);
+        return true;
+    }
+    if (!get_actual(job, error)) {
+        return false;
+    }
+    if (job->actual.resets <= job->resets ||
+        !actual_is(&job->actual, job->desktop, &job->desktop->wanted)) {
+        return true;
+    }
+    if (job->watch_agent) {
+        job->up = agent_answers(job);
+        return true;
+    }
+    if (!get_writes(job, &writes, error)) {
+        return false;
+    }
+    job->up = writes > job->writes;
+    return true;
+}

@@ -1,0 +1,174 @@
+/*
+ * What is done to a domain by its name or XML
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "domain-job.h"
+
+#include "cli/desktop/metadata.h"
+#include "cli/json-member.h"
+
+#include <libvirt/libvirt-qemu.h>
+#include <libvirt/virterror.h>
+#include <stdlib.h>
+
+DomainJob *domain_job_new(const char *name)
+{
+    DomainJob *job = g_new0(DomainJob, 1);
+
+    job->name = g_strdup(name);
+    return job;
+}
+
+DomainJob *domain_job_of(virDomainPtr domain)
+{
+    DomainJob *job = domain_job_new(virDomainGetName(domain));
+
+    virDomainRef(domain);
+    job->domain = domain;
+    return job;
+}
+
+void domain_job_free(void *data)
+{
+    DomainJob *job = data;
+
+    if (job->domain) {
+        virDomainFree(job->domain);
+    }
+    g_free(job->name);
+    g_free(job->metadata);
+    free(job->xml);
+    g_free(job->command);
+    free(job->answer);
+    g_free(job);
+}
+
+bool domain_job_find(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+    char *text;
+
+    job->domain = virDomainLookupByName(conn, job->name);
+    if (!job->domain) {
+        return virGetLastErrorCode() == VIR_ERR_NO_DOMAIN ||
+               fleet_set_error(error, job->name);
+    }
+    text = virDomainGetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT,
+                                METADATA_NAMESPACE, 0);
+    job->has_metadata = text != NULL;
+    job->running = virDomainIsActive(job->domain) > 0;
+    free(text);
+    return true;
+}
+
+bool domain_job_set_metadata(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+    unsigned flags = VIR_DOMAIN_AFFECT_CONFIG;
+
+    return virDomainSetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT,
+                                job->metadata, METADATA_PREFIX,
+                                METADATA_NAMESPACE, flags) == 0 ||
+           fleet_set_error(error, job->name);
+}
+
+bool domain_job_get_xml(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+
+    job->running = virDomainIsActive(job->domain) > 0;
+    job->xml = virDomainGetXMLDesc(job->domain, VIR_DOMAIN_XML_INACTIVE |
+                                   VIR_DOMAIN_XML_SECURE);
+    return job->xml || fleet_set_error(error, job->name);
+}
+
+bool domain_job_run_xml(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+    virDomainPtr started = virDomainCreateXML(conn, job->xml, 0);
+
+    if (!started) {
+        return fleet_set_error(error, job->name);
+    }
+    virDomainFree(started);
+    return true;
+}
+
+bool domain_job_shutdown(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+
+    return virDomainShutdown(job->domain) == 0 ||
+           fleet_set_error(error, job->name);
+}
+
+bool domain_job_destroy(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+
+    return virDomainDestroy(job->domain) == 0 ||
+           fleet_set_error(error, job->name);
+}
+
+bool domain_job_state(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+    int active = virDomainIsActive(job->domain);
+
+    job->running = active > 0;
+    return active >= 0 || fleet_set_error(error, job->name);
+}
+
+bool domain_job_qmp(virConnectPtr conn, void *data, GError **error)
+{
+    DomainJob *job = data;
+    g_autoptr(JsonParser) parser = json_parser_new();
+    JsonNode *root;
+    JsonObject *refused;
+
+    free(job->answer);
+    job->answer = NULL;
+    if (virDomainQemuMonitorCommand(job->domain, job->command, &job->answer,
+                                    0) < 0) {
+        return fleet_set_error(error, job->name);
+    }
+    root = json_parser_load_from_data(parser, job->answer, -1, NULL)
+           ? json_parser_get_root(parser) : NULL;
+    refused = root && JSON_NODE_HOLDS_OBJECT(root)
+              ? member_object(json_node_get_object(root), "error") : NULL;
+    if (refused) {
+        const char *why = member_string(refused, "desc");
+
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                            why ? why : "QEMU refuses it");
+        return false;
+    }
+    return true;
+}
+
+DomainJob *domain_job_do(Fleet *fleet, guint host, FleetFunc *run,
+                         DomainJob *job, GError **error)
+{
+    FleetAnswer a = { 0 };
+
+    g_assert(!fleet_owed(fleet));
+    fleet_post(fleet, host, 0, run, job, domain_job_free);
+    fleet_next(fleet, &a, -1);
+    if (a.error) {
+        g_propagate_error(error, a.error);
+        g_clear_pointer((DomainJob **)&a.job, domain_job_free);
+    }
+    return a.job;
+}
+
+bool domain_job_run(Fleet *fleet, guint host, FleetFunc *run, DomainJob *job,
+                    GError **error)
+{
+    DomainJob *done = domain_job_do(fleet, host, run, job, error);
+    bool ok = done != NULL;
+
+    g_clear_pointer(&done, domain_job_free);
+    return ok;
+}

@@ -1,0 +1,76 @@
+/*
+ * Work on many hosts at once; none waits for another
+ *
+ * Each host has threads of its own, and one connection. The caller posts jobs
+ * and gets answers back, in the order in which they come:
+ *
+ *   fleet_post() --> host's queue --> job runs --> fleet_next()
+ *                                        |
+ *                       no answer in time, or the connection broke: the
+ *                       host is lost, and all that it still owes fails
+ *
+ * libvirt's calls cannot be interrupted. The threads of a lost host are left
+ * behind with what they use; what they answer later is dropped.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef CLI_HOST_FLEET_H
+#define CLI_HOST_FLEET_H
+
+#include "hosts.h"
+
+#include <libvirt/libvirt.h>
+
+#define FLEET_THREADS   4       /* of a host: answers of QEMUs overlap */
+
+typedef struct Fleet Fleet;
+
+/*
+ * Runs in a thread of the host. @job is its own until it returns: what it
+ * reads must be a copy, what it finds goes in there. False with @error.
+ */
+typedef bool FleetFunc(virConnectPtr conn, void *job, GError **error);
+
+typedef struct FleetAnswer {
+    guint host;
+    guint tag;                  /* as posted */
+    void *job;                  /* caller frees it; NULL if it is still used
+                                   by a host that is lost */
+    GError *error;              /* or NULL; caller frees it */
+} FleetAnswer;
+
+/*
+ * @hosts (Host) must live as long. A host that owes something and does not
+ * answer anything for @timeout_ms is lost.
+ */
+Fleet *fleet_new(GPtrArray *hosts, int timeout_ms);
+
+/* Waits for nobody */
+void fleet_free(Fleet *fleet);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Fleet, fleet_free)
+
+/*
+ * Have @run done for @job on a host, which is Host number @host. Takes @job,
+ * which @destroy frees if nobody gets it back. Other threads than the one that
+ * made the fleet must not call this or the next.
+ */
+void fleet_post(Fleet *fleet, guint host, guint tag, FleetFunc *run, void *job,
+                GDestroyNotify destroy);
+
+/*
+ * The next answer; waits for it, @wait_ms at most (-1: as long as it takes).
+ * False if nothing is owed any more, or the time is up.
+ */
+bool fleet_next(Fleet *fleet, FleetAnswer *answer, int wait_ms);
+
+/* Jobs that were posted and not answered */
+guint fleet_owed(const Fleet *fleet);
+
+/* Why the host is lost; NULL if it is not */
+const GError *fleet_lost(const Fleet *fleet, guint host);
+
+/* An error from libvirt's last one in this thread, after @what */
+bool fleet_set_error(GError **error, const char *what);
+
+#endif /* CLI_HOST_FLEET_H */

@@ -1,0 +1,238 @@
+/*
+ * deskcast host list, drain, undrain
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "host-commands.h"
+#include "survey.h"
+#include "table.h"
+
+#include "cli/audit.h"
+#include "cli/commands.h"
+#include "cli/json-strict.h"
+#include "cli/units.h"
+
+#include <stdio.h>
+
+/* What is promised to the desktops of a host */
+typedef struct Use {
+    guint desktops, running;
+    uint64_t write_cache, ram;
+} Use;
+
+static Use use_of(const Survey *s, guint host)
+{
+    Use use = { 0 };
+
+    for (guint i = 0; i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+
+        if (f->host == host && f->desktop) {
+            use.desktops++;
+            use.running += f->running;
+            use.write_cache += f->desktop->write_cache;
+            use.ram += f->desktop->ram;
+        }
+    }
+    return use;
+}
+
+static JsonObject *host_json(const Survey *s, guint i)
+{
+    const Host *host = survey_host(s, i);
+    JsonObject *o = json_object_new();
+    Use use = use_of(s, i);
+
+    json_object_set_string_member(o, "host", host->name);
+    json_object_set_string_member(o, "uri", host->uri);
+    json_object_set_boolean_member(o, "drained", host->drained);
+    json_object_set_boolean_member(o, "answers", !s->silent[i]);
+    if (s->silent[i]) {
+        json_object_set_string_member(o, "reason", s->silent[i]);
+    } else {
+        json_object_set_int_member(o, "desktops", use.desktops);
+        json_object_set_int_member(o, "running", use.running);
+        json_object_set_int_member(o, "write-cache", use.write_cache);
+        json_object_set_int_member(o, "ram", use.ram);
+    }
+    json_object_set_int_member(o, "write-cache-cap", host->write_cache);
+    json_object_set_int_member(o, "ram-cap", host->ram);
+    json_object_set_int_member(o, "relay-bandwidth", host->relay_bandwidth);
+    return o;
+}
+
+static void print_json(const Survey *s)
+{
+    g_autoptr(JsonObject) o = json_object_new();
+    g_autofree char *text = NULL;
+    JsonArray *hosts = json_array_new();
+
+    for (guint i = 0; i < s->hosts->len; i++) {
+        json_array_add_object_element(hosts, host_json(s, i));
+    }
+    json_object_set_array_member(o, "hosts", hosts);
+    text = json_strict_text(o);
+    fputs(text, stdout);
+}
+
+static char *of_cap(uint64_t use, uint64_t cap)
+{
+    g_autofree char *a = units_format_size(use);
+    g_autofree char *b = cap ? units_format_size(cap) : NULL;
+
+    return b ? g_strdup_printf("%s of %s", a, b) : g_strdup(a);
+}
+
+static void add_row(Table *table, const Survey *s, guint i)
+{
+    const Host *host = survey_host(s, i);
+    Use use = use_of(s, i);
+
+    if (s->silent[i]) {
+        table_add(table, g_strdup(host->name), g_strdup("silent"),
+                  g_strdup("?"), g_strdup("?"), g_strdup("?"), g_strdup("?"),
+                  g_strdup(s->silent[i]));
+        return;
+    }
+    table_add(table, g_strdup(host->name),
+              g_strdup(host->drained ? "drained" : "open"),
+              g_strdup_printf("%u", use.desktops),
+              g_strdup_printf("%u", use.running),
+              of_cap(use.write_cache, host->write_cache),
+              of_cap(use.ram, host->ram), g_strdup(host->uri));
+}
+
+static void print_text(const Survey *s)
+{
+    static const char *const titles[] = {
+        "HOST", "STATE", "DESKTOPS", "RUNNING", "WRITE-CACHE", "RAM", "URI",
+        NULL
+    };
+    g_autoptr(Table) table = table_new(titles);
+
+    for (guint i = 0; i < s->hosts->len; i++) {
+        add_row(table, s, i);
+    }
+    table_print(table);
+}
+
+int command_host_list(int argc, char **argv)
+{
+    g_auto(HostOptions) hosts = { 0 };
+    gboolean json = FALSE;
+    GOptionEntry entries[] = {
+        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Answer in JSON", NULL },
+        HOST_OPTION_ENTRIES(&hosts),
+        { NULL }
+    };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Survey) s = NULL;
+
+    if (!command_parse("- hosts, and what is in use of them", entries, &argc,
+                       &argv)) {
+        return COMMAND_USAGE;
+    }
+    if (argc != 1) {
+        fprintf(stderr, "deskcast: it takes no arguments\n");
+        return COMMAND_USAGE;
+    }
+    s = survey_hosts(&hosts, SURVEY_METADATA, NULL, &error);
+    if (!s) {
+        fprintf(stderr, "deskcast: %s\n", error->message);
+        return COMMAND_FAILED;
+    }
+    if (json) {
+        print_json(s);
+    } else {
+        print_text(s);
+    }
+    return survey_silent(s) ? COMMAND_FAILED : COMMAND_DONE;
+}
+
+/* What still runs on a host that is drained */
+static int tell_running(const HostOptions *hosts, const char *name, bool json)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Survey) s = survey_hosts(hosts, SURVEY_METADATA, NULL, &error);
+    g_autoptr(JsonObject) o = json_object_new();
+    g_autofree char *text = NULL;
+    JsonArray *running = json_array_new();
+    const char *silent = NULL;
+
+    for (guint i = 0; s && i < s->hosts->len; i++) {
+        silent = !g_strcmp0(survey_host(s, i)->name, name) ? s->silent[i]
+                                                           : silent;
+    }
+    for (guint i = 0; s && i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+
+        if (f->running && !g_strcmp0(survey_host(s, f->host)->name, name)) {
+            json_array_add_string_element(running, f->name);
+        }
+    }
+    if (json) {
+        json_object_set_string_member(o, "host", name);
+        json_object_set_boolean_member(o, "answers", !silent);
+        json_object_set_array_member(o, "running", running);
+        text = json_strict_text(o);
+        fputs(text, stdout);
+        return silent ? COMMAND_FAILED : COMMAND_DONE;
+    }
+    printf("%s takes no new desktops. ", name);
+    if (silent) {
+        printf("What runs on it is not known: %s\n", silent);
+    } else {
+        printf("%u still run there%s\n", json_array_get_length(running),
+               json_array_get_length(running) ? ":" : ".");
+    }
+    for (guint i = 0; i < json_array_get_length(running); i++) {
+        printf("  %s\n", json_array_get_string_element(running, i));
+    }
+    json_array_unref(running);
+    return silent ? COMMAND_FAILED : COMMAND_DONE;
+}
+
+static int set_drained(int argc, char **argv, bool drained)
+{
+    g_auto(HostOptions) hosts = { 0 };
+    gboolean json = FALSE;
+    GOptionEntry entries[] = {
+        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Answer in JSON", NULL },
+        HOST_OPTION_ENTRIES(&hosts),
+        { NULL }
+    };
+    g_autoptr(GError) error = NULL;
+
+    if (!command_parse("HOST - whether it takes new desktops", entries, &argc,
+                       &argv)) {
+        return COMMAND_USAGE;
+    }
+    if (argc != 2) {
+        fprintf(stderr, "deskcast: give one host\n");
+        return COMMAND_USAGE;
+    }
+    if (!hosts_set_drained(&hosts, argv[1], drained, &error)) {
+        fprintf(stderr, "deskcast: %s\n", error->message);
+        return COMMAND_FAILED;
+    }
+    audit(drained ? "host drain" : "host undrain", NULL, 0, "host %s",
+          argv[1]);
+    if (drained) {
+        return tell_running(&hosts, argv[1], json);
+    }
+    if (!json) {
+        printf("%s takes new desktops.\n", argv[1]);
+    }
+    return COMMAND_DONE;
+}
+
+int command_host_drain(int argc, char **argv)
+{
+    return set_drained(argc, argv, true);
+}
+
+int command_host_undrain(int argc, char **argv)
+{
+    return set_drained(argc, argv, false);
+}

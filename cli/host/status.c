@@ -1,0 +1,229 @@
+/*
+ * deskcast status: what desktops are to run on, and what they do run on
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "host-commands.h"
+#include "survey.h"
+#include "table.h"
+
+#include "cli/commands.h"
+#include "cli/json-strict.h"
+#include "cli/units.h"
+
+#include <stdio.h>
+
+static const char *state_text(const Found *f)
+{
+    switch (f->state) {
+    case VIR_DOMAIN_RUNNING:
+    case VIR_DOMAIN_BLOCKED:
+        return "running";
+    case VIR_DOMAIN_PAUSED:
+        return "paused";
+    case VIR_DOMAIN_SHUTDOWN:
+        return "shutting-down";
+    case VIR_DOMAIN_SHUTOFF:
+        return "off";
+    case VIR_DOMAIN_CRASHED:
+        return "crashed";
+    case VIR_DOMAIN_PMSUSPENDED:
+        return "asleep";
+    default:
+        return "unknown";
+    }
+}
+
+static char *version_text(uint64_t number, const char *image)
+{
+    return number ? g_strdup_printf("%" G_GUINT64_FORMAT, number)
+                  : g_strdup(image ? image : "-");
+}
+
+static char *actual_text(const Found *f)
+{
+    const Actual *a = &f->actual;
+
+    return a->known ? version_text(a->version, a->image) : g_strdup("?");
+}
+
+static unsigned percent(uint64_t part, uint64_t all)
+{
+    return all ? part * 100.0 / all : 100;
+}
+
+/* What an administrator would look at next */
+static char *note_text(const Found *f)
+{
+    const Actual *a = &f->actual;
+    GString *s = g_string_new(NULL);
+
+    if (f->trouble || f->actual_trouble) {
+        g_string_append(s, f->trouble ? f->trouble : f->actual_trouble);
+    }
+    if (a->in_outage) {
+        g_autofree char *span = units_format_span(a->outage_ms);
+
+        g_string_append_printf(s, "no store for %s; ", span);
+    }
+    if (a->has_budget) {
+        g_string_append_printf(s, "%u%% local", percent(a->local_bytes,
+                                                        a->size));
+    }
+    if (a->has_boot) {
+        g_string_append_printf(s, ", %u%% of boot",
+                               percent(a->boot_local_bytes, a->boot_bytes));
+    }
+    if (a->unprotected) {
+        g_string_append(s, "; its device lacks rerror=stop,werror=stop");
+    }
+    return g_string_free(s, FALSE);
+}
+
+static void set_version(JsonObject *o, const char *name, uint64_t number)
+{
+    if (number) {
+        json_object_set_int_member(o, name, number);
+    }
+}
+
+static void set_text(JsonObject *o, const char *name, const char *text)
+{
+    if (text) {
+        json_object_set_string_member(o, name, text);
+    }
+}
+
+static void set_actual(JsonObject *o, const Actual *a)
+{
+    set_version(o, "actual", a->version);
+    set_text(o, "actual-image", a->image);
+    set_version(o, "assigned", a->assigned);
+    set_text(o, "assigned-image", a->assigned_image);
+    if (a->has_budget) {
+        json_object_set_int_member(o, "size", a->size);
+        json_object_set_int_member(o, "local-bytes", a->local_bytes);
+    }
+    if (a->has_boot) {
+        json_object_set_int_member(o, "boot-bytes", a->boot_bytes);
+        json_object_set_int_member(o, "boot-local-bytes",
+                                   a->boot_local_bytes);
+    }
+    if (a->in_outage) {
+        json_object_set_int_member(o, "outage-ms", a->outage_ms);
+    }
+    json_object_set_boolean_member(o, "stops-on-error", !a->unprotected);
+}
+
+static JsonObject *desktop_json(const Survey *s, const Found *f)
+{
+    JsonObject *o = json_object_new();
+
+    json_object_set_string_member(o, "desktop", f->name);
+    json_object_set_string_member(o, "host", survey_host(s, f->host)->name);
+    json_object_set_string_member(o, "state", state_text(f));
+    if (f->desktop) {
+        json_object_set_string_member(o, "catalog", f->desktop->catalog);
+        json_object_set_string_member(o, "vdisk", f->desktop->vdisk);
+        set_version(o, "wanted", f->desktop->wanted.number);
+        set_version(o, "previous", f->desktop->previous.number);
+    }
+    if (f->actual.known) {
+        set_actual(o, &f->actual);
+    }
+    set_text(o, "trouble", f->trouble ? f->trouble : f->actual_trouble);
+    return o;
+}
+
+static JsonObject *host_json(const Survey *s, guint i)
+{
+    const Host *host = survey_host(s, i);
+    JsonObject *o = json_object_new();
+
+    json_object_set_string_member(o, "host", host->name);
+    json_object_set_string_member(o, "uri", host->uri);
+    json_object_set_boolean_member(o, "drained", host->drained);
+    json_object_set_boolean_member(o, "answers", !s->silent[i]);
+    set_text(o, "reason", s->silent[i]);
+    return o;
+}
+
+static void print_json(const Survey *s)
+{
+    g_autoptr(JsonObject) o = json_object_new();
+    g_autofree char *text = NULL;
+    JsonArray *desktops = json_array_new(), *hosts = json_array_new();
+
+    for (guint i = 0; i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+
+        if (!f->catalog) {
+            json_array_add_object_element(desktops, desktop_json(s, f));
+        }
+    }
+    for (guint i = 0; i < s->hosts->len; i++) {
+        json_array_add_object_element(hosts, host_json(s, i));
+    }
+    json_object_set_array_member(o, "desktops", desktops);
+    json_object_set_array_member(o, "hosts", hosts);
+    text = json_strict_text(o);
+    fputs(text, stdout);
+}
+
+static void print_text(const Survey *s)
+{
+    static const char *const titles[] = {
+        "CATALOG", "DESKTOP", "HOST", "STATE", "WANTED", "ACTUAL", "NOTE", NULL
+    };
+    g_autoptr(Table) table = table_new(titles);
+
+    for (guint i = 0; i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+        const DesktopMetadata *d = f->desktop;
+
+        if (!f->catalog) {
+            table_add(table, g_strdup(d ? d->catalog : "?"),
+                      g_strdup(f->name),
+                      g_strdup(survey_host(s, f->host)->name),
+                      g_strdup(state_text(f)),
+                      d ? version_text(d->wanted.number, NULL) : g_strdup("?"),
+                      actual_text(f), note_text(f));
+        }
+    }
+    table_print(table);
+}
+
+int command_status(int argc, char **argv)
+{
+    g_auto(HostOptions) hosts = { 0 };
+    gboolean json = FALSE;
+    GOptionEntry entries[] = {
+        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Answer in JSON", NULL },
+        HOST_OPTION_ENTRIES(&hosts),
+        { NULL }
+    };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Survey) s = NULL;
+
+    if (!command_parse("[CATALOG] - what desktops run on", entries, &argc,
+                       &argv)) {
+        return COMMAND_USAGE;
+    }
+    if (argc > 2) {
+        fprintf(stderr, "deskcast: give one catalog, or none for all\n");
+        return COMMAND_USAGE;
+    }
+    s = survey_hosts(&hosts, SURVEY_DISKS, argc == 2 ? argv[1] : NULL, &error);
+    if (!s) {
+        fprintf(stderr, "deskcast: %s\n", error->message);
+        return COMMAND_FAILED;
+    }
+    if (json) {
+        print_json(s);
+    } else {
+        print_text(s);
+    }
+    survey_print_silent(s);
+    return survey_silent(s) ? COMMAND_FAILED : COMMAND_DONE;
+}

@@ -1,0 +1,183 @@
+/*
+ * The storage daemon of a desktop whose disk comes by vhost-user
+ *
+ * It runs from prepare to release, as QEMU's user, and is spoken to on the
+ * monitor socket that the metadata names.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "hook.h"
+#include "cli/desktop/blockdev.h"
+#include "cli/json-member.h"
+#include "cli/program.h"
+#include "cli/qmp.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define ANSWER_MS       2000    /* of a daemon that has to be asked */
+
+static char *pid_path(const Hook *h)
+{
+    g_autofree char *folder = g_path_get_dirname(h->d->monitor);
+
+    return g_build_filename(folder, "daemon.pid", NULL);
+}
+
+static bool is_gone(const char *monitor)
+{
+    return access(monitor, F_OK) < 0 && errno == ENOENT;
+}
+
+/* It removes its pid file as the last thing it does */
+static bool wait_gone(const char *pid, GError **error)
+{
+    while (!is_gone(pid)) {
+        if (!deadline_left()) {
+            g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+                        "it was told to quit and has not: see what keeps it");
+            return false;
+        }
+        g_usleep(2000);
+    }
+    return true;
+}
+
+bool daemon_stop(const Hook *h, GError **error)
+{
+    g_autofree char *pid = pid_path(h);
+    g_autoptr(GError) why = NULL;
+    g_autoptr(JsonNode) answer = NULL;
+    g_autoptr(Qmp) qmp = NULL;
+
+    if (is_gone(h->d->monitor)) {
+        return true;
+    }
+    qmp = qmp_connect(h->d->monitor, MIN(ANSWER_MS, deadline_left()), &why);
+    if (g_error_matches(why, QMP_ERROR, QMP_ERROR_CONNECT)) {
+        unlink(h->d->monitor);          /* left over by one that was killed */
+        unlink(pid);
+        return true;
+    }
+    if (!qmp) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    answer = qmp_execute(qmp, deadline_left(), error, "quit", NULL);
+    return answer && wait_gone(pid, error);
+}
+
+static bool spawn(const Hook *h, GError **error)
+{
+    const DesktopMetadata *d = h->d;
+    g_autofree char *program = program_qsd();
+    g_autofree char *disk = desktop_blockdev(d, error);
+    g_autofree char *tls = desktop_tls_object(d);
+    g_autofree char *pid = pid_path(h);
+    g_autofree char *export = NULL, *chardev = NULL;
+
+    if (!disk) {
+        return false;
+    }
+    export = g_strdup_printf("vhost-user-blk,id=%s,node-name=%s,writable=on,"
+                             "addr.type=unix,addr.path=%s", d->node, d->node,
+                             h->vhost);
+    chardev = g_strdup_printf("socket,id=qmp,path=%s,server=on,wait=off",
+                              d->monitor);
+    unlink(h->vhost);
+    return run_program((const char *[]) {
+        program, "--daemonize", "--pidfile", pid, "--blockdev", disk,
+        "--export", export, "--chardev", chardev, "--monitor", "chardev=qmp",
+        tls ? "--object" : NULL, tls, NULL }, h, error);
+}
+
+/* The power-on of a pooled disk; it also takes the version that is assigned */
+static bool power_on(const Hook *h, GError **error)
+{
+    g_autoptr(JsonNode) answer = NULL;
+    g_autoptr(Qmp) qmp = qmp_connect(h->d->monitor, deadline_left(), error);
+
+    if (!qmp) {
+        return false;
+    }
+    if (h->d->lifetime != LIFETIME_POOLED) {
+        return true;
+    }
+    answer = qmp_execute(qmp, deadline_left(), error, "vdisk-reset",
+                         "node-name", h->d->node, NULL);
+    return answer != NULL;
+}
+
+bool daemon_start(const Hook *h, GError **error)
+{
+    if (!h->vhost) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                    "the domain has no vhost-user disk, and its metadata says "
+                    "it has: make the desktop anew");
+        return false;
+    }
+    if (!daemon_stop(h, error)) {
+        g_prefix_error(error, "one is there already: ");
+        return false;
+    }
+    return spawn(h, error) && power_on(h, error);
+}
+
+/* What a disk runs on, by query-vdisks */
+static JsonObject *find_disk(JsonNode *answer, const char *node)
+{
+    JsonArray *disks = answer && JSON_NODE_HOLDS_ARRAY(answer)
+                       ? json_node_get_array(answer) : NULL;
+
+    for (guint i = 0; disks && i < json_array_get_length(disks); i++) {
+        JsonObject *o = element_object(disks, i);
+
+        if (!g_strcmp0(member_string(o, "node-name"), node)) {
+            return o;
+        }
+    }
+    return NULL;
+}
+
+static bool runs_on_wanted(const DesktopMetadata *d, JsonObject *disk)
+{
+    int64_t version = 0;
+
+    if (d->model == MODEL_MCS) {
+        return !g_strcmp0(member_string(member_object(disk, "image"),
+                                        "filename"), d->wanted.image);
+    }
+    return member_int(member_object(disk, "pvs"), "version", &version) &&
+           (uint64_t)version == d->wanted.number;
+}
+
+void started(const Hook *h)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) answer = NULL;
+    g_autoptr(Qmp) qmp = NULL;
+    JsonObject *disk;
+
+    if (h->d->lifetime != LIFETIME_POOLED || !h->d->wanted.number) {
+        return;
+    }
+    qmp = qmp_connect(h->d->monitor, deadline_left(), &error);
+    answer = qmp ? qmp_execute(qmp, deadline_left(), &error, "query-vdisks",
+                               NULL) : NULL;
+    disk = find_disk(answer, h->d->node);
+    if (!disk) {
+        say(LOG_WARNING, "what it runs on is not known: %s",
+            error ? error->message : "it has no such disk");
+    } else if (!runs_on_wanted(h->d, disk)) {
+        say(LOG_WARNING, "it could not take version %" PRIu64 " and runs on "
+            "what it had before; 'deskcast status' shows what that is, and "
+            "the log of QEMU why", h->d->wanted.number);
+    }
+}

@@ -1,0 +1,261 @@
+/*
+ * A desktop's files: its disk, its reconnect buffer, its identity
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "hook.h"
+#include "cli/desktop/identity.h"
+#include "cli/desktop/xml.h"
+#include "cli/journal-file.h"
+#include "cli/layer-file.h"
+#include "cli/program.h"
+#include "take.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#define JOURNAL_BYTES       (UINT64_C(4) << 30)     /* if nobody says more */
+
+/* Make @path by `qemu-img create`, whole or not at all, and QEMU's own */
+static bool make_file(const Hook *h, const char *path,
+                      const char *const *options, const char *size,
+                      GError **error)
+{
+    g_autofree char *program = program_qemu_img();
+    g_autofree char *new = g_strconcat(path, ".new", NULL);
+    g_autofree char *folder = g_path_get_dirname(path);
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    bool made;
+
+    if (g_mkdir_with_parents(folder, 0711) < 0) {
+        return hook_errno(error, "make the folder", folder);
+    }
+    g_ptr_array_add(argv, program);
+    g_ptr_array_add(argv, (char *)"create");
+    g_ptr_array_add(argv, (char *)"-q");
+    for (; *options; options++) {
+        g_ptr_array_add(argv, (char *)*options);
+    }
+    g_ptr_array_add(argv, new);
+    g_ptr_array_add(argv, (char *)size);
+    g_ptr_array_add(argv, NULL);
+    unlink(new);
+    made = run_program((const char *const *)argv->pdata, NULL, error) &&
+           hook_give(h, new, error);
+    if (made && (chmod(new, 0600) < 0 || rename(new, path) < 0)) {
+        made = hook_errno(error, "make", path);
+    }
+    unlink(new);
+    if (made) {
+        say(LOG_INFO, "made '%s'", path);
+    }
+    return made;
+}
+
+static bool make_mcs(const Hook *h, GError **error)
+{
+    const WantedVersion *w = &h->d->wanted;
+    g_autofree char *options = g_strdup_printf(
+        "lifetime=%s,desktop=%s", h->d->lifetime == LIFETIME_POOLED
+        ? "pooled" : "dedicated", h->uuid);
+
+    return make_file(h, h->d->disk, (const char *[]) {
+        "-f", "mcs", "-b", w->image, "-F", w->format, "-o", options, NULL },
+        NULL, error);
+}
+
+static bool make_pvs(const Hook *h, const char *path, const char *role,
+                     uint64_t bytes, GError **error)
+{
+    const WantedVersion *w = &h->d->wanted;
+    bool rooted = w->root && !strcmp(role, "cache");
+    g_autofree char *size = g_strdup_printf("%" PRIu64, bytes);
+    g_autofree char *options = g_strdup_printf(
+        "role=%s,vdisk=%s,version=%" PRIu64 ",desktop=%s%s%s", role,
+        h->d->vdisk, w->number, h->uuid, rooted ? ",verity-root=" : "",
+        rooted ? w->root : "");
+
+    return make_file(h, path, (const char *[]) { "-f", "pvs", "-o", options,
+                                                 NULL }, size, error);
+}
+
+static bool make_disk(const Hook *h, GError **error)
+{
+    const DesktopMetadata *d = h->d;
+
+    if (!d->wanted.number) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "'%s' is not there, and no version is wanted that it "
+                    "could be made for: push one", d->disk);
+        return false;
+    }
+    return d->model == MODEL_MCS ? make_mcs(h, error) :
+           make_pvs(h, d->disk, d->lifetime == LIFETIME_PRIVATE ? "copy"
+                                                                : "cache",
+                    d->wanted.size, error);
+}
+
+static bool is_there(const char *path)
+{
+    return access(path, F_OK) == 0 || errno != ENOENT;
+}
+
+/*
+ * Files of an earlier version are in the way of this one. They go once
+ * nothing is in them that the store does not have.
+ */
+static bool clear_old_version(const Hook *h, GError **error)
+{
+    const DesktopMetadata *d = h->d;
+    JournalLag lag;
+
+    if (!d->wanted.number || !is_there(d->journal)) {
+        return true;
+    }
+    if (!journal_file_lag(d->journal, deadline_time(), &lag, error)) {
+        return false;
+    }
+    if (lag.header.version == d->wanted.number &&
+        !strcmp(lag.header.vdisk, d->vdisk)) {
+        return true;
+    }
+    if (lag.bytes || !lag.whole || lag.header.broken) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                    "'%s' holds writes of %s@%" PRIu64 " that its store does "
+                    "not have: see 'deskcast journal show', and rescue or "
+                    "remove them", d->journal, lag.header.vdisk,
+                    lag.header.version);
+        return false;
+    }
+    if (unlink(d->journal) < 0 || (unlink(d->disk) < 0 && errno != ENOENT)) {
+        return hook_errno(error, "remove what is left of a version in",
+                          d->journal);
+    }
+    return true;
+}
+
+bool disk_prepare(const Hook *h, GError **error)
+{
+    const DesktopMetadata *d = h->d;
+    bool private = d->lifetime == LIFETIME_PRIVATE;
+
+    if (private && !clear_old_version(h, error)) {
+        return false;
+    }
+    if (!is_there(d->disk) && !make_disk(h, error)) {
+        return false;
+    }
+    return !private || is_there(d->journal) ||
+           make_pvs(h, d->journal, "journal", d->write_cache ?: JOURNAL_BYTES,
+                    error);
+}
+
+bool disk_take_version(const Hook *h, GError **error)
+{
+    const DesktopMetadata *d = h->d;
+    g_autoptr(LayerFile) file = NULL;
+    VdiskHeader new;
+
+    if (d->lifetime != LIFETIME_POOLED || !d->wanted.number) {
+        return true;
+    }
+    file = layer_file_open(d->disk, error);
+    if (!file) {
+        return false;
+    }
+    switch (take_wanted(&file->header, d, &new, error)) {
+    case TAKE_NOTHING:
+        return true;
+    case TAKE_REFUSED:
+        return false;
+    case TAKE_CHANGED:
+        break;
+    }
+    if (d->model == MODEL_MCS && *new.assigned.name &&
+        access(d->wanted.image, R_OK) < 0) {
+        return hook_errno(error, "read the image", d->wanted.image);
+    }
+    if (!layer_file_set_header(file, &new, error)) {
+        return false;
+    }
+    say(LOG_INFO, "takes version %" PRIu64, d->wanted.number);
+    return true;
+}
+
+/* Where its files are: libvirt makes UEFI variables there */
+bool place_prepare(const Hook *h, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(h->d->disk);
+
+    return g_mkdir_with_parents(folder, 0711) == 0 ||
+           hook_errno(error, "make the folder", folder);
+}
+
+/* A CD that is not there keeps QEMU from starting. What an administrator gave
+ * for it is not known here. */
+bool identity_prepare(const Hook *h, GError **error)
+{
+    const Identity identity = { .name = h->guest, .uuid = h->uuid };
+    const char *path = h->d->identity;
+
+    if (!path || is_there(path)) {
+        return true;
+    }
+    if (!identity_write(&identity, path, error) ||
+        !hook_give(h, path, error)) {
+        return false;
+    }
+    say(LOG_WARNING, "'%s' was not there; it was made anew with the host name "
+        "only", path);
+    return true;
+}
+
+/* A folder for sockets, where QEMU can make them, and nobody else look */
+bool folder_prepare(const Hook *h, GError **error)
+{
+    g_autofree char *folder = g_path_get_dirname(h->d->monitor);
+    g_autofree char *above = g_path_get_dirname(folder);
+    struct stat st;
+
+    if (strcmp(above, DESKTOP_RUN_DIR) != 0) {
+        return true;                    /* the administrator's own place */
+    }
+    if (g_mkdir_with_parents(above, 0755) < 0 ||
+        (mkdir(folder, 0700) < 0 && errno != EEXIST) ||
+        lstat(folder, &st) < 0) {
+        return hook_errno(error, "make the folder", folder);
+    }
+    if (!S_ISDIR(st.st_mode)) {
+        errno = ENOTDIR;
+        return hook_errno(error, "use", folder);
+    }
+    return hook_give(h, folder, error);
+}
+
+void report_buffer(const Hook *h)
+{
+    g_autoptr(GError) error = NULL;
+    JournalLag lag;
+
+    if (!journal_file_lag(h->d->journal, deadline_time(), &lag, &error)) {
+        say(LOG_ERR, "its reconnect buffer '%s': %s", h->d->journal,
+            error->message);
+    } else if (lag.header.broken) {
+        say(LOG_ERR, "its reconnect buffer '%s' is broken: its disk failed. "
+            "'deskcast journal rescue' has what it holds", h->d->journal);
+    } else if (lag.bytes || !lag.whole) {
+        say(LOG_WARNING, "%s%" PRIu64 " bytes were written that the store does "
+            "not have yet; they are safe in '%s'. Start the desktop again "
+            "with the store there, and they are shipped; do not seal the "
+            "version before", lag.whole ? "" : "at least ", lag.bytes,
+            h->d->journal);
+    } else {
+        say(LOG_INFO, "the store has all that was written");
+    }
+}

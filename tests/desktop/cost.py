@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the hook adds to a start: its calls by themselves, and the same desktop
+started with and without it, in turn."""
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import host as hosts
+
+ROUNDS = 9
+BUDGET_MS = 50
+# Run a command; print how long it took, and how much of a processor, in ms
+TIMED = """import resource, subprocess, sys, time
+began = time.monotonic()
+subprocess.run(sys.argv[1:], check=True)
+print((time.monotonic() - began) * 1000)
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print((usage.ru_utime + usage.ru_stime) * 1000)"""
+
+
+def start_ms(host, name):
+    began = time.monotonic()
+    host.virsh("start", name, "--paused")
+    took = time.monotonic() - began
+    host.virsh("destroy", name)
+    return took * 1000
+
+
+def call_ms(world, name, xml, operation):
+    """The hook's call by itself, in /run/deskcast of libvirtd's namespace: at best,
+    how long it takes, and of a processor."""
+    took = []
+    for _ in range(ROUNDS):
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
+             f"mount --bind {world.host.folder}/deskcast /run/deskcast && "
+             f"exec {sys.executable} -c '{TIMED}' {world.host.libexec}/deskcast-hook {name} "
+             f"{operation} begin -"], input=xml, check=True, text=True, stdout=subprocess.PIPE)
+        took.append([float(line) for line in done.stdout.split()])
+    return [min(column) for column in zip(*took)]
+
+
+def busy():
+    load = os.getloadavg()[0]
+    return f"the machine is busy: load {load:.0f}" if load > os.cpu_count() else ""
+
+
+def calls(tap, world, name):
+    """Those that a start waits for, with the desktop in the state of each."""
+    desktop = world.desktop(name)
+    os.makedirs("/run/deskcast", exist_ok=True)
+    desktop.start("--paused")
+    xml = world.host.virsh("dumpxml", name).stdout
+    found = {"started": call_ms(world, name, xml, "started")}
+    desktop.destroy()
+    for operation in ("prepare", "start"):
+        found[operation] = call_ms(world, name, xml, operation)
+    wall, processor = (sum(column) for column in zip(*found.values()))
+    tap.diag("; ".join(f"{name} {took:.1f} ms" for name, (took, _) in found.items()))
+    tap.ok(processor < BUDGET_MS, f"the hook's three calls use {processor:.0f} ms of processor "
+           f"time, under {BUDGET_MS}", found)
+    text = f"they take {wall:.0f} ms, under {BUDGET_MS}"
+    if wall >= BUDGET_MS and busy():
+        tap.skip(text, busy())
+    else:
+        tap.ok(wall < BUDGET_MS, text, found)
+
+
+def second_host(world, name):
+    """A libvirtd without the hook, with the same desktop on the same disk."""
+    host = hosts.Host(world.folder / "bare", {}, hook=False)
+    owner = (world.vdi / f"{name}.mcs").stat()
+    folder = host.folder / "deskcast" / name
+    folder.mkdir()
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    return host
+
+
+def starts(tap, world, name):
+    times = {"with": [], "without": []}
+    with second_host(world, name) as bare:
+        bare.define(world.host.xml(name))
+        start_ms(bare, name)
+        for _ in range(ROUNDS * (3 if world.long else 1)):
+            times["with"].append(start_ms(world.host, name))
+            times["without"].append(start_ms(bare, name))
+    for how, took in times.items():
+        tap.diag(f"a start {how} the hook takes {statistics.median(took):.0f} ms, at best "
+                 f"{min(took):.0f} (of {len(took)})")
+    added = min(times["with"]) - min(times["without"])
+    text = f"the hook adds {added:.0f} ms to a start, under {BUDGET_MS}"
+    if busy():
+        tap.skip(text, busy())
+    else:
+        tap.ok(added < BUDGET_MS, text, times)
+
+
+def run_tests(tap, world):
+    world.catalog("cost")
+    world.create("cost", "k1")
+    calls(tap, world, "k1")
+    starts(tap, world, "k1")
+    world.command("desktop", "rm", "k1")

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A private vDisk has one writer; and what it has not shipped is told."""
+
+import os
+import pathlib
+import subprocess
+import time
+
+import host as hosts
+import office
+
+SIZE = 64 << 20
+LABEL = 4096
+
+
+class Server:
+    """A store that serves the maintenance version to one writer."""
+
+    def __init__(self, world, image):
+        self.socket = world.folder / "store.sock"
+        self.argv = [
+            world.programs["qemu-storage-daemon"],
+            "--blockdev", f"file,node-name=f,filename={image}",
+            "--nbd-server", f"addr.type=unix,addr.path={self.socket}",
+            "--export", "nbd,id=w,node-name=f,name=app@1,writable=on,exclusive=on",
+            "--export", "nbd,id=r,node-name=f,name=app@1.label"]
+
+    def __enter__(self):
+        self.process = subprocess.Popen([str(a) for a in self.argv], stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self.socket.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise OSError("the store does not start")
+            time.sleep(0.02)
+        self.socket.chmod(0o666)
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+
+def make_catalog(world):
+    store = office.Store(world.folder / "private-store", "app")
+    image = store.vdisk / "1.raw"
+    with open(image, "wb") as file:
+        file.truncate(SIZE + LABEL)
+    store.add("1.raw", SIZE, "raw", access="maintenance", label=True)
+    office.make_catalog(
+        world.host,
+        office.master_xml("private-gold", world.how, image, world.folder),
+        office.catalog_xml("private", "app", store.folder, world.vdi, model="pvs",
+                           lifetime="private",
+                           content=f"<source uri='nbd+unix:///?socket={world.folder}/store.sock'/>"
+                           "<each write-cache='67108864'/>"))
+    return image
+
+
+def one_writer(tap, world):
+    one, two = world.desktop("p1"), world.desktop("p2")
+    one.start("--paused")
+    info = one.disk()["pvs"]
+    tap.ok(info["mode"] == "private" and info["buffer"]["size"] > 60 << 20,
+           "it starts with a local copy and a reconnect buffer, which the hook makes", info)
+    done = world.host.virsh("start", "p2", "--paused", check=False)
+    tap.ok(done.returncode and "app@1 has a writer: desktop 'p1' on host" in done.stderr,
+           "a second writer is refused, and told who the first one is", done.stderr)
+    one.destroy()
+    tap.ok("the store has all that was written" in world.host.said("p1"),
+           "at its end the hook says that nothing is left to ship", world.host.said("p1"))
+    two.start("--paused")
+    tap.ok(two.disk()["pvs"]["mode"] == "private", "then the second one may")
+    two.destroy()
+    return world.vdi / ".app@1.writer"
+
+
+def notes(tap, world, note):
+    """Whom a note keeps out: not everybody for ever."""
+    one = world.desktop("p1")
+    boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    here = os.uname().nodename
+    other = "11111111-2222-3333-4444-555555555555"
+    for text, said, may in (
+            (f"{here}\n{boot}\nnobody\n{other}\n", "a desktop that does not run", True),
+            (f"{here}\n{other}\np2\n{other}\n", "an earlier boot of the host", True),
+            (f"{here}\n{boot}", "a note that is torn", True),
+            (f"far\n{boot}\np2\n{other}\n", "a desktop on another host", False)):
+        note.write_text(text)
+        os.utime(note, (1, 1))
+        done = world.host.virsh("start", "p1", "--paused", check=False)
+        tap.ok((done.returncode == 0) == may, f"the note of {said}: "
+               f"{'it starts' if may else 'it does not start'}", done.stderr)
+        if may:
+            one.destroy()
+    note.unlink()
+
+
+def undrained(tap, world):
+    """The store goes away; the guest writes; the desktop ends."""
+    one = world.desktop("p1")
+    journal = world.vdi / "p1.journal"
+    with Server(world, world.image):
+        one.start("--paused")
+        one.destroy()
+    hosts.run(world.programs["qemu-io"], "-c", "write -P 0x5a 1M 256k", "-c", "flush",
+              "json:" + blockdev(world, "p1"))
+    one.start("--paused")
+    one.destroy()
+    shown = hosts.run(world.deskcast, "journal", "show", journal).stdout
+    tap.ok("262144 bytes were written that the store does not have" in world.host.said("p1"),
+           "with the store away, the hook says how much is left, and what to do",
+           world.host.said("p1") + shown)
+
+
+def blockdev(world, name):
+    """The disk as QEMU gets it, without what needs a device."""
+    line = world.host.xml(name)
+    text = line.split("-blockdev'/>")[1].split("value='")[1].split("'/>")[0]
+    return text.replace("&quot;", '"')
+
+
+def run_tests(tap, world):
+    world.image = make_catalog(world)
+    world.create("private", "p1", "p2")
+    with Server(world, world.image):
+        note = one_writer(tap, world)
+        notes(tap, world, note)
+    undrained(tap, world)
+    world.command("desktop", "rm", "--yes", "p1", "p2")
+    left = [f.name for f in world.vdi.iterdir() if f.name.startswith("p")]
+    tap.ok(not left, "rm --yes takes all of them away", left)

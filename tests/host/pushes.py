@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Desktops that run, in real QEMUs: pushes at once, in batches, and back.
+
+The guest is a boot sector that writes to its disk, or one that stands still:
+that version does not come up.
+"""
+
+import json
+import subprocess
+import threading
+import time
+
+import lab
+from lab import check, until
+
+GOOD, BAD, NEXT = 12, 13, 14
+COUNT = 4
+
+
+class Office(lab.Lab):
+    def __init__(self):
+        super().__init__()
+        self.make_store(
+            "win11",
+            {GOOD: "production", BAD: "production", NEXT: "production",
+             15: "test", 16: "retired", 17: "maintenance"},
+            {GOOD: lab.guest(True), BAD: lab.guest(False),
+             NEXT: lab.guest(True), 15: lab.guest(True)})
+        host = self.host("kvm1")
+        host.define("master", lab.domain("master", self.catalog_element()))
+        self.names = [f"desk{i}" for i in range(COUNT)]
+        for name in self.names:
+            self.make_disk(name, self.image("win11", GOOD))
+            host.define(name, lab.domain(
+                name, self.desktop_element(name, GOOD), self.disk(name)))
+        host.start()
+        self.kvm1 = host
+        self.list_hosts()
+        for name in self.names:
+            host.virsh("start", name)
+        self.wait_for_guests([0] * COUNT)
+
+    def writes(self):
+        """Of each guest; its BIOS writes nothing"""
+        counts = []
+        for name in self.names:
+            disks = self.qmp(name, "query-blockstats")
+            counts.append(sum(d["stats"]["wr_operations"] for d in disks))
+        return counts
+
+    def wait_for_guests(self, before):
+        """A reset of a BIOS that is not through can make it reset once more"""
+        until("guests that came up", lambda: all(
+            a > b for a, b in zip(self.writes(), before)))
+
+    def qmp(self, name, command):
+        text = self.kvm1.virsh("qemu-monitor-command", name,
+                               json.dumps({"execute": command})).stdout
+        return json.loads(text)["return"]
+
+    def resets(self):
+        return [self.qmp(name, "query-vdisks")[0]["resets"]
+                for name in self.names]
+
+    def status(self):
+        answer = self.run("status", "office", "--json").expect(0).json()
+        return {d["desktop"]: d for d in answer["desktops"]}
+
+    def versions(self):
+        """name: (wanted, actual, assigned)"""
+        return {name: (d["wanted"], d.get("actual"), d.get("assigned"))
+                for name, d in self.status().items()}
+
+    def all_are(self, *what):
+        found = self.versions()
+        check(found == {name: what for name in self.names}, found,
+              "not", what)
+
+    def all_up_on(self, version):
+        until(f"all on {version}", lambda: self.versions() == {
+            name: (version, version, None) for name in self.names})
+
+
+def push(o, version, *args, status=0, texts=()):
+    return o.run("push", "office", str(version), *args).expect(status, *texts)
+
+
+def at_reset(o):
+    def test():
+        """--when reset: running desktops take it at their reset, not before"""
+        push(o, NEXT, texts=("4 of 4",))
+        o.all_are(NEXT, GOOD, NEXT)
+        before = o.writes()
+        for name in o.names:
+            o.kvm1.virsh("reset", name)
+        o.all_up_on(NEXT)
+        o.wait_for_guests(before)
+    return test
+
+
+def back_before_reset(o):
+    def test():
+        """a rollback before the reset: they stay on what they run on"""
+        push(o, GOOD)
+        o.all_are(GOOD, NEXT, GOOD)
+        o.run("push", "office", str(NEXT)).expect(0)
+        o.all_are(NEXT, NEXT, None)
+    return test
+
+
+def now_in_batches(o):
+    def test():
+        """--when now: each batch is up before the next begins"""
+        o.run("rollback", "office", "--when", "now").expect(0)
+        o.all_up_on(GOOD)
+        begin = time.monotonic()
+        result = push(o, NEXT, "--when", "now", "--batch", "2",
+                      texts=("4 of 4",))
+        o.all_are(NEXT, NEXT, None)
+        check(time.monotonic() - begin >= 2, "two batches, each looked at")
+        check(result.seconds < 60, result.seconds)
+        resets = o.resets()
+        push(o, NEXT, "--when", "now")      # nobody is reset again
+        check(resets == o.resets(), resets, o.resets())
+    return test
+
+
+def goes_back(o):
+    def test():
+        """a version that does not come up: the push goes back by itself"""
+        push(o, GOOD, "--when", "now")
+        answer = o.run("push", "office", str(BAD), "--when", "now", "--batch",
+                       "2", "--stop-after-failures", "2", "--come-up", "4",
+                       "--json").expect(3).json()
+        states = sorted(d["state"] for d in answer["desktops"])
+        check(answer["went-back"] and states == ["left", "left", "restored",
+                                                 "restored"], answer)
+        for d in answer["desktops"]:
+            if d["state"] == "restored":
+                check("did not come up" in d["reason"], d)
+        o.all_up_on(GOOD)
+    return test
+
+
+def tolerates(o):
+    def test():
+        """fewer failures than allowed: it goes on, and says who failed"""
+        subprocess.run(["rm", o.image("win11", NEXT)], check=True)
+        o.run("push", "office", str(NEXT)).expect(1, "has no image")
+        o.all_are(GOOD, GOOD, None)
+        with open(o.image("win11", NEXT), "wb") as f:   # too small: refused
+            f.write(lab.guest(True))
+        answer = o.run("push", "office", str(NEXT), "--stop-after-failures",
+                       "0", "--json").expect(1).json()
+        check([d["state"] for d in answer["desktops"]] == ["failed"] * 4,
+              answer)
+        check("smaller" in answer["desktops"][0]["reason"], answer)
+        o.all_are(GOOD, GOOD, None)
+        with open(o.image("win11", NEXT), "ab") as f:
+            f.truncate(1 << 20)
+    return test
+
+
+def pilots(o):
+    def test():
+        """a version in test goes to pilots only"""
+        push(o, 15, status=1, texts=("is in test", "--pilot"))
+        push(o, 16, "--pilot", "desk1", status=1, texts=("retired",))
+        push(o, 17, "--pilot", "desk1", status=1, texts=("being written",))
+        push(o, 99, status=1, texts=("not in the store",))
+        push(o, 15, "--pilot", "desk1", "--pilot", "desk7", status=1,
+             texts=("no desktop 'desk7'",))
+        o.all_are(GOOD, GOOD, None)
+        push(o, 15, "--pilot", "desk1", "--when", "now", texts=("1 of 1",))
+        found = o.versions()
+        check(found.pop("desk1") == (15, 15, None), found)
+        check(set(found.values()) == {(GOOD, GOOD, None)}, found)
+        o.run("rollback", "office", "--pilot", "desk1", "--when",
+              "now").expect(0)
+        o.all_up_on(GOOD)
+    return test
+
+
+def two_at_once(o):
+    def test():
+        """a second push is refused while one is going on, and says whose it is"""
+        first = {}
+        thread = threading.Thread(target=lambda: first.update(
+            r=o.run("push", "office", str(BAD), "--when", "now", "--come-up",
+                    "6")))
+        thread.start()
+        until("the first push", lambda: any(
+            d.get("actual") == BAD for d in o.status().values()))
+        refused = o.run("push", "office", str(NEXT)).expect(
+            1, "another push of the catalog 'office'", "process")
+        check(refused.seconds < 3, refused.seconds)
+        o.run("rollback", "office").expect(1, "another push")
+        thread.join()
+        first["r"].expect(3)
+        o.all_up_on(GOOD)
+        push(o, NEXT, "--when", "now")
+        o.all_up_on(NEXT)
+    return test
+
+
+def switched_off(o):
+    def test():
+        """one that is off takes it when it is told; one that is started stays"""
+        o.kvm1.virsh("destroy", "desk0")
+        o.run("rollback", "office").expect(0, "4 of 4")
+        found = o.versions()
+        check(found["desk0"] == (GOOD, NEXT, None), found)
+        check(found["desk1"] == (GOOD, NEXT, GOOD), found)
+    return test
+
+
+def main():
+    with Office() as o:
+        return lab.run_tests(make(o) for make in (
+            at_reset, back_before_reset, now_in_batches, goes_back, tolerates,
+            pilots, two_at_once, switched_off))
