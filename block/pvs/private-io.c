@@ -186,7 +186,9 @@ int coroutine_fn pvs_private_co_read_base(PvsPrivate *p, int64_t offset,
         return vdisk_layer_co_preadv(p->layer, offset, bytes, qiov,
                                      qiov_offset);
     }
+    qatomic_inc(&p->reads);
     ret = fill_read_waiting(f);
+    qatomic_dec(&p->reads);
     if (ret < 0) {
         fill_end(f);
         return ret;

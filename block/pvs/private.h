@@ -59,12 +59,16 @@ typedef struct PvsPrivate {
     char *stuck;                /* why nothing is shipped to it; or NULL */
     bool lagging;               /* durability: flushes do not wait */
     bool gave_up;               /* atomic; a request failed for want of it */
+    unsigned reads;             /* atomic; of the guest, that wait for it */
     uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
 
     /* Main loop only */
     bool running;               /* the background */
     bool closing;
     unsigned coroutines;
+    JournalEpoch *sent;         /* the store has it, the journal not yet past */
+    JournalIndex *sent_parts;
+    bool unsettled;             /* the copy or the header could not be written */
     QemuCoSleep store_sleep, replay_sleep;
     QEMUTimer *break_timer;
     QEMUBH *bh;                 /* tells what has changed */
