@@ -7,12 +7,17 @@
 #include "qemu/osdep.h"
 #include "qemu/memalign.h"
 #include "qemu/units.h"
+#include "block/aio_task.h"
 #include "block/block-io.h"
 #include "block/pvs/private.h"
 #include "block/vdisk/graph.h"
 
 /* Zeros in one record; so that a closed epoch is shipped in pieces */
 #define ZERO_RECORD     (1 * GiB)
+
+/* A write that is longer is written in parts, so many at once */
+#define PART_BYTES      (256 * KiB)
+#define PART_TASKS      8
 
 /* Waiting for the store */
 
@@ -298,27 +303,90 @@ static int append_result(PvsPrivate *p, int ret)
     return ret;
 }
 
+/* A part of a write, which becomes a record of its own */
+typedef struct Part {
+    AioTask task;
+    PvsPrivate *p;
+    int64_t offset, bytes;
+    QEMUIOVector *qiov;
+    size_t qiov_offset;
+} Part;
+
+static int coroutine_fn GRAPH_RDLOCK part_append(const Part *w)
+{
+    if (is_fenced(w->p)) {
+        return -EIO;
+    }
+    return pvs_journal_co_append(&w->p->journal, JOURNAL_WRITE, w->offset,
+                                 w->bytes, w->qiov, w->qiov_offset, false);
+}
+
+static int coroutine_fn GRAPH_RDLOCK part_entry(AioTask *task)
+{
+    int ret;
+
+    /* Each has the graph lock for itself, to let go of while it waits */
+    vdisk_graph_co_retake();
+    ret = part_append(container_of(task, Part, task));
+    vdisk_graph_co_release();
+    return ret;
+}
+
+/*
+ * Let the event loop go round: who completes or takes in requests holds new ones
+ * back until all of that is done (defer_call())
+ */
+static void coroutine_fn let_go(void)
+{
+    aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+    qemu_coroutine_yield();
+}
+
+/* While one part is on its way to the disk, the next one is copied */
+static int coroutine_fn GRAPH_RDLOCK write_parts(const Part *whole,
+                                                 int64_t max)
+{
+    AioTaskPool *pool;
+    int64_t at, n;
+    int ret;
+
+    vdisk_graph_co_release();
+    pool = aio_task_pool_new(PART_TASKS);
+    for (at = 0; at < whole->bytes && aio_task_pool_status(pool) == 0;
+         at += n) {
+        Part *w = g_new(Part, 1);
+
+        n = MIN(whole->bytes - at, max);
+        *w = *whole;
+        w->task.func = part_entry;
+        w->offset += at;
+        w->qiov_offset += at;
+        w->bytes = n;
+        aio_task_pool_start_task(pool, &w->task);
+        let_go();
+    }
+    aio_task_pool_wait_all(pool);
+    ret = aio_task_pool_status(pool);
+    aio_task_pool_free(pool);
+    vdisk_graph_co_retake();
+    return ret;
+}
+
 int coroutine_fn pvs_private_co_pwritev(PvsPrivate *p, int64_t offset,
                                         int64_t bytes, QEMUIOVector *qiov,
                                         size_t qiov_offset)
 {
-    int64_t max = journal_payload_max(p->journal.ring_size);
-    int ret = 0;
+    int64_t max = MIN(journal_payload_max(p->journal.ring_size), PART_BYTES);
+    Part w = {
+        .p = p, .offset = offset, .bytes = bytes, .qiov = qiov,
+        .qiov_offset = qiov_offset,
+    };
 
     if (offset + bytes > p->virtual_size) {
         return -ENOSPC;     /* a format on top that tries to grow its file */
     }
-    while (bytes > 0 && ret >= 0) {
-        int64_t n = MIN(bytes, max);
-
-        ret = is_fenced(p) ? -EIO
-              : pvs_journal_co_append(&p->journal, JOURNAL_WRITE, offset, n,
-                                      qiov, qiov_offset, false);
-        offset += n;
-        qiov_offset += n;
-        bytes -= n;
-    }
-    return append_result(p, ret);
+    return append_result(p, bytes <= max ? part_append(&w)
+                                         : write_parts(&w, max));
 }
 
 int coroutine_fn pvs_private_co_zero(PvsPrivate *p, int64_t offset,
