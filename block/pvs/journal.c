@@ -138,7 +138,7 @@ static int coroutine_fn GRAPH_RDLOCK wait_for_space(PvsJournal *j,
     qemu_mutex_lock(&j->waits->lock);
     j->space_waiters++;
     j->changed(j->opaque);
-    while (!j->broken && !has_space(j, space)) {
+    while (!j->broken && !j->fenced && !has_space(j, space)) {
         PvsWaiter w = {};
         int64_t until = pvs_waits_limit(j->waits);
 
@@ -147,6 +147,9 @@ static int coroutine_fn GRAPH_RDLOCK wait_for_space(PvsJournal *j,
             break;
         }
         pvs_co_wait(j->waits, &w, until);
+    }
+    if (j->fenced) {
+        ret = -EIO;             /* nothing is shipped: there will be no space */
     }
     j->space_waiters--;
     qemu_mutex_unlock(&j->waits->lock);

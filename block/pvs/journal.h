@@ -62,6 +62,7 @@ typedef struct PvsJournal {
 
     bool open;                  /* recovered: the rest is there */
     bool broken;
+    bool fenced;                /* the vDisk is somebody else's: never shipped */
     JournalTail head;           /* where the next record goes */
     uint64_t written;           /* sequence: all up to it are in the file */
     uint64_t durable;           /* and these are durable */
