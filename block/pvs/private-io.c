@@ -130,11 +130,11 @@ static int coroutine_fn GRAPH_RDLOCK fill_read(Fill *f, uint64_t session)
         f->buf = qemu_blockalign(p->store->bs, whole);
     }
     memset(f->buf + bytes, 0, whole - bytes);
-    ret = bdrv_co_pread(p->store, offset, bytes, f->buf, 0);
-    if (ret < 0) {
-        pvs_private_store_failed(p, session, ret);
+    if (!pvs_private_store_begin(p, session)) {
+        return -ENOTCONN;
     }
-    return MIN(ret, 0);
+    ret = bdrv_co_pread(p->store, offset, bytes, f->buf, 0);
+    return pvs_private_store_end(p, session, ret);
 }
 
 /* Before it is tried again; false if the request must not wait any longer */

@@ -21,6 +21,13 @@
 #include "block/pvs/private.h"
 #include "trace.h"
 
+/*
+ * The first look for a connection only begins to make it: the next one comes
+ * soon, then ever later, up to probe-interval. And requests of a session that
+ * is over end soon, once they meet a dead connection. ns
+ */
+#define FIRST_LOOK      (5 * SCALE_MS)
+
 /* Open */
 
 static bool GRAPH_RDLOCK is_exclusive_kind(BlockDriverState *bs, bool nbd)
@@ -195,6 +202,7 @@ static void set_state(PvsPrivate *p, PrivateState state, const char *reason)
         p->lagging = true;
     }
     p->state = state;
+    p->journal.fenced = state == PRIVATE_FENCED;
     g_free(p->reason);
     p->reason = g_strdup(reason);
     if (state == PRIVATE_READY) {
@@ -233,6 +241,33 @@ void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
     if (p->state == PRIVATE_READY && p->session == session) {
         set_state(p, PRIVATE_AWAY, strerror(-error));
     }
+}
+
+bool pvs_private_store_begin(PvsPrivate *p, uint64_t session)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    if (p->state != PRIVATE_READY || p->session != session) {
+        return false;
+    }
+    p->store_users++;
+    return true;
+}
+
+int pvs_private_store_end(PvsPrivate *p, uint64_t session, int ret)
+{
+    if (ret < 0) {
+        pvs_private_store_failed(p, session, ret);
+    }
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    assert(p->store_users > 0);
+    p->store_users--;
+    return MIN(ret, 0);
+}
+
+static bool is_used(PvsPrivate *p)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->store_users;
 }
 
 /* The label */
@@ -337,9 +372,11 @@ int coroutine_fn pvs_private_co_set_closed(PvsPrivate *p, uint64_t session,
     if (p->closed_label == closed) {
         return 0;
     }
-    ret = pvs_private_store_same(p, session) ? write_label(p, &id, closed)
-                                             : -ENOTCONN;
-    pvs_private_store_failed(p, session, ret < 0 ? ret : -ENOTCONN);
+    if (!pvs_private_store_begin(p, session)) {
+        return -ENOTCONN;
+    }
+    ret = pvs_private_store_end(p, session, write_label(p, &id, closed));
+    pvs_private_store_failed(p, session, -ENOTCONN);    /* if it is gone */
     if (ret >= 0 && !pvs_private_store_same(p, session)) {
         ret = -ENOTCONN;
     }
@@ -353,6 +390,7 @@ int coroutine_fn pvs_private_co_set_closed(PvsPrivate *p, uint64_t session,
 /* Connecting */
 
 /* Requests go out on connection @connection only; 0: on any */
+#define NO_CONNECTION   UINT64_MAX
 static void bind_connection(PvsPrivate *p, uint64_t connection)
 {
     if (p->nbd) {
@@ -360,7 +398,10 @@ static void bind_connection(PvsPrivate *p, uint64_t connection)
     }
 }
 
-/* Read the label of one connection, in *@l, to which requests are bound */
+/*
+ * Read the label of one connection, in *@l, to which requests are bound. There
+ * are none of the session before (store_users), or they could go out meanwhile.
+ */
 static int coroutine_fn GRAPH_RDLOCK look(PvsPrivate *p, Label *l, char **why)
 {
     int ret;
@@ -427,6 +468,10 @@ static void connected(PvsPrivate *p, int ret, const char *why)
     bool misfit = false;
     g_autofree char *away = ret < 0 && !why ? why_away(p, ret, &misfit) : NULL;
 
+    if (ret < 0) {
+        /* Not ours, or not known to be: nothing may be sent there */
+        bind_connection(p, NO_CONNECTION);
+    }
     why = why ?: away;
     QEMU_LOCK_GUARD(&p->waits.lock);
     if (ret >= 0) {
@@ -439,36 +484,42 @@ static void connected(PvsPrivate *p, int ret, const char *why)
     p->refused = ret < 0 && (misfit || ret == -EINVAL);
 }
 
-/* True if it is worth another look in a while */
-static bool coroutine_fn store_step(PvsPrivate *p)
+/* In how many ns it is worth another look; 0: never */
+static int64_t coroutine_fn store_step(PvsPrivate *p)
 {
     g_autofree char *why = NULL;
     uint64_t session = pvs_private_session(p);
     int ret = 0;
 
     if (session) {
+        p->look_after = FIRST_LOOK;
         pvs_private_store_failed(p, session, -ENOTCONN);    /* if it is gone */
-        return true;
+        return p->probe_interval * SCALE_MS;
+    }
+    if (is_used(p)) {
+        return FIRST_LOOK;
     }
     WITH_GRAPH_RDLOCK_GUARD() {
         ret = connect_store(p, &why);
     }
     trace_pvs_private_connect(p->bs, p->store_name, ret, why ?: "");
     connected(p, ret, why);
-    return ret != -ESTALE;
+    p->look_after = MIN(p->look_after * 2, p->probe_interval * SCALE_MS);
+    return ret == -ESTALE ? 0 : p->look_after;
 }
 
 void coroutine_fn pvs_private_store_entry(void *opaque)
 {
     PvsPrivate *p = opaque;
-    bool more = true;
+    int64_t again = 1;
 
-    while (more && pvs_private_co_begin(p, &p->store_sleep)) {
-        more = store_step(p);
+    p->look_after = FIRST_LOOK;
+    while (again && pvs_private_co_begin(p, &p->store_sleep)) {
+        again = store_step(p);
         pvs_private_end(p);
-        if (more && !p->closing) {
+        if (again && !p->closing) {
             qemu_co_sleep_ns_wakeable(&p->store_sleep, QEMU_CLOCK_REALTIME,
-                                      p->probe_interval * SCALE_MS);
+                                      again);
         }
     }
     p->coroutines--;

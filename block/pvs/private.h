@@ -52,6 +52,7 @@ typedef struct PvsPrivate {
     PrivateState state;
     uint64_t session;           /* counts how often it became ready */
     uint64_t connection;        /* of the NBD client, of this session */
+    unsigned store_users;       /* requests between store_begin and store_end */
     bool adopted;               /* the label is ours since this opening */
     bool closed_label;          /* the label says that the store has it all */
     bool was_empty;             /* the journal, when it was opened */
@@ -72,6 +73,7 @@ typedef struct PvsPrivate {
     JournalIndex *sent_parts;
     bool unsettled;             /* copy or header could not be written */
     QemuCoSleep store_sleep, replay_sleep;
+    int64_t look_after;         /* ns, until the store is looked for again */
     QEMUTimer *break_timer;
     QEMUBH *bh;                 /* tells what has changed */
     Job *job;                   /* of window.c, or NULL */
@@ -156,6 +158,15 @@ void coroutine_fn pvs_private_store_entry(void *opaque);
 
 /* The session, or 0 if the store is not ready. Any thread. */
 uint64_t pvs_private_session(PvsPrivate *p);
+
+/*
+ * A request of @session goes to the store; false if the session is over. The
+ * next connection is made after the end of all of them: so none can go out on
+ * it, whatever has kept them, and whoever owns the store by then (J8, J9).
+ * End returns @ret, or 0, of the request.
+ */
+bool pvs_private_store_begin(PvsPrivate *p, uint64_t session);
+int pvs_private_store_end(PvsPrivate *p, uint64_t session, int ret);
 
 /*
  * A request of @session failed. Unless that was the store's own answer, its

@@ -66,27 +66,37 @@ static int coroutine_fn GRAPH_RDLOCK piece_read(Piece *piece, uint8_t **buf)
     return MIN(ret, 0);
 }
 
+/* @buf: NULL for zeros */
+static int coroutine_fn GRAPH_RDLOCK piece_write(Piece *piece,
+                                                 const uint8_t *buf)
+{
+    PvsPrivate *p = piece->p;
+    int ret;
+
+    /* Reading the journal may have taken longer than the session lasted */
+    if (!pvs_private_store_begin(p, piece->session)) {
+        return -ENOTCONN;
+    }
+    if (buf) {
+        ret = bdrv_co_pwrite(p->store, piece->offset, piece->bytes, buf, 0);
+    } else {
+        ret = bdrv_co_pwrite_zeroes(p->store, piece->offset, piece->bytes,
+                                    piece->unmap ? BDRV_REQ_MAY_UNMAP : 0);
+    }
+    return pvs_private_store_end(p, piece->session, ret);
+}
+
 /* To the store */
 static int coroutine_fn GRAPH_RDLOCK piece_co_send(Piece *piece)
 {
-    PvsPrivate *p = piece->p;
     uint8_t *buf = NULL;
-    int ret;
+    int ret = piece->zero ? 0 : piece_read(piece, &buf);
 
-    if (piece->zero) {
-        ret = bdrv_co_pwrite_zeroes(p->store, piece->offset, piece->bytes,
-                                    piece->unmap ? BDRV_REQ_MAY_UNMAP : 0);
-    } else {
-        ret = piece_read(piece, &buf);
-        if (ret >= 0) {
-            ret = bdrv_co_pwrite(p->store, piece->offset, piece->bytes, buf, 0);
-        }
-        qemu_vfree(buf);
+    if (ret >= 0) {
+        ret = piece_write(piece, buf);
     }
-    if (ret < 0) {
-        pvs_private_store_failed(p, piece->session, ret);
-    }
-    return MIN(ret, 0);
+    qemu_vfree(buf);
+    return ret;
 }
 
 /* Does the copy hold nothing of the granule, so that the store's counts? */
@@ -277,10 +287,9 @@ send_epoch(PvsPrivate *p, JournalEpoch *e, JournalIndex *parts,
     }
     if (ret >= 0) {
         /* A server that crashes forgets what was not flushed (J3) */
-        ret = bdrv_co_flush(p->store->bs);
-        if (ret < 0) {
-            pvs_private_store_failed(p, session, ret);
-        }
+        ret = pvs_private_store_begin(p, session)
+              ? pvs_private_store_end(p, session, bdrv_co_flush(p->store->bs))
+              : -ENOTCONN;
     }
     if (ret >= 0 && !pvs_private_store_same(p, session)) {
         /* Another connection's flush vouches for nothing sent on this one */

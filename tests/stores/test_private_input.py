@@ -377,7 +377,9 @@ def older():
 
     with Desk() as d:
         d.start()
-        d.open().end()
+        node = d.open()
+        until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+        node.end()
         node = d.open()
         until(lambda: state(node)['state'] == 'up', 10, 'it is up')
         d.store.kill()
