@@ -30,14 +30,45 @@
 
 /* Open */
 
+/* What can lock its image, but others can have it on another host, or block */
 static bool GRAPH_RDLOCK is_exclusive_kind(BlockDriverState *bs, bool nbd)
 {
-    static const char *const kinds[] = { "file", "host_device", NULL };
-    const char *driver = bs->drv->format_name;
+    static const char *const refused[] = { "host_device", "rbd", NULL };
 
-    /* Only test programs have drivers of their own */
-    return nbd || g_strv_contains(kinds, driver) ||
-           g_str_has_prefix(driver, "test-");
+    return nbd || (bs->drv->bdrv_lock_image &&
+                   !g_strv_contains(refused, bs->drv->format_name));
+}
+
+static bool GRAPH_RDLOCK check_flushes(PvsPrivate *p, Error **errp)
+{
+    BdrvChild *const all[] = { p->journal.child, p->bs->file, p->store };
+
+    for (int i = 0; i < ARRAY_SIZE(all); i++) {
+        if (all[i]->bs->open_flags & BDRV_O_NO_FLUSH) {
+            error_setg(errp, "Flushes are disabled for the %s of a private "
+                       "vDisk", all[i]->name);
+            error_append_hint(errp, "What its guest flushed could be lost. Leave "
+                              "out 'no-flush', or cache=unsafe.\n");
+            return false;
+        }
+    }
+    return true;
+}
+
+bool pvs_private_check_promises(PvsPrivate *p, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!check_flushes(p, errp)) {
+        return false;
+    }
+    if (!p->nbd && !bdrv_lock_images(p->store->bs, errp)) {
+        error_prepend(errp, "The store of a private vDisk has one writer: ");
+        error_append_hint(errp, "A local file has to be opened with "
+                          "'locking' on or auto.\n");
+        return false;
+    }
+    return true;
 }
 
 static bool tune_nbd(PvsPrivate *p, QDict *options, Error **errp)

@@ -369,8 +369,12 @@ static int coroutine_fn GRAPH_RDLOCK check_copy(PvsPrivate *p, Error **errp)
 
 int coroutine_fn pvs_private_co_activate(PvsPrivate *p, Error **errp)
 {
-    int ret = pvs_journal_co_recover(&p->journal, p->virtual_size, errp);
+    int ret;
 
+    if (!pvs_private_check_promises(p, errp)) {
+        return -ENOTSUP;
+    }
+    ret = pvs_journal_co_recover(&p->journal, p->virtual_size, errp);
     if (ret >= 0) {
         p->was_empty = QSIMPLEQ_EMPTY(&p->journal.epochs);
         ret = check_copy(p, errp);

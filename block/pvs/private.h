@@ -60,7 +60,9 @@ typedef struct PvsPrivate {
     char *reason;               /* why it is away or fenced; or NULL */
     bool refused;               /* it is there, and is not what it has to be */
     char *stuck;                /* why nothing is shipped to it; or NULL */
-    bool lagging;               /* durability: flushes do not wait */
+    bool lagging;               /* store_durability: until nothing is left to
+                                   ship after an outage, flushes may end before
+                                   the store has all */
     bool gave_up;               /* atomic; a request failed for want of it */
     unsigned reads;             /* atomic; of the guest, that wait for it */
     uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
@@ -152,6 +154,12 @@ pvs_private_co_localize(PvsPrivate *p, int64_t offset, int64_t bytes);
 
 bool GRAPH_UNLOCKED pvs_private_open_store(PvsPrivate *p, QDict *options,
                                            Error **errp);
+
+/*
+ * Of an active node: can a flush be relied on, of the journal, the copy and the
+ * store, and is nobody else let write to a local store (J1, J3, J9)?
+ */
+bool GRAPH_RDLOCK pvs_private_check_promises(PvsPrivate *p, Error **errp);
 
 /* The coroutine that keeps the connection, and looks at its label (J8) */
 void coroutine_fn pvs_private_store_entry(void *opaque);

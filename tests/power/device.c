@@ -430,12 +430,19 @@ static void device_refresh_limits(BlockDriverState *bs, Error **errp)
     bs->bl.request_alignment = SECTOR;
 }
 
+/* Nobody else knows of it */
+static bool device_lock_image(BlockDriverState *bs, Error **errp)
+{
+    return true;
+}
+
 static BlockDriver device_driver = {
     .format_name            = "test-store",
     .protocol_name          = "test-store",
     .instance_size          = sizeof(Device *),
     .bdrv_open              = device_open,
     .bdrv_refresh_limits    = device_refresh_limits,
+    .bdrv_lock_image        = device_lock_image,
     .bdrv_co_preadv         = device_co_preadv,
     .bdrv_co_pwritev        = device_co_pwritev,
     .bdrv_co_pwrite_zeroes  = device_co_pwrite_zeroes,

@@ -434,6 +434,41 @@ def two_stores():
         d.refused('is set by pvs', stores=[{**one, 'io-timeout': 1}])
 
 
+def no_promises():
+    """Nobody else is kept out, or a flush is nothing."""
+    with Desk() as d:
+        image = {'driver': 'file', 'filename': str(d.store.image)}
+        free = {**image, 'locking': 'off'}
+        d.refused('has one writer', 'Locking is off', stores=[free])
+        says(d.said(stores=[free]), "'locking' on or auto")
+        d.refused('Flushes are disabled for the store',
+                  stores=[{**image, 'cache': {'no-flush': True}}])
+        node = d.node(stores=[image])
+        for child in ('file', 'journal'):
+            options = {**node.options[child], 'cache': {'no-flush': True}}
+            d.refused(f'Flushes are disabled for the {child}', stores=[image],
+                      **{child: options})
+        node = d.open(stores=[image])
+        write(node)
+        until(lambda: lag(node) == 0, 10, 'it is shipped')
+
+
+def made_read_only():
+    with Desk() as d:
+        d.start()
+        node = d.open()
+        write(node)
+        try:
+            node.command('blockdev-reopen',
+                         options=[{**node.options, 'read-only': True}])
+        except GuestError as e:
+            says(str(e), 'cannot be made read-only', 'is shipped all the time')
+        else:
+            raise Wrong('it is made read-only')
+        write(node, 2, 1)
+        until(lambda: lag(node) == 0, 10, 'it goes on')
+
+
 STORES = (
     ('smaller', resize, restore, ('Export has 4194304 bytes and not 4198400',
                                   'an export of 4198400 bytes')),
@@ -477,3 +512,5 @@ def tests(_, _args):
     yield named('bad input: a store that comes back older', older)
     yield named('bad input: a store without flush', without_flush)
     yield named('bad input: two stores, and none', two_stores)
+    yield named('bad input: no lock, no flushes', no_promises)
+    yield named('bad input: made read-only', made_read_only)
