@@ -166,11 +166,6 @@ static void recover_record(void *opaque, const JournalRecord *r,
         .seq = r->seq,
         .unmap = r->flags & JOURNAL_FLAG_UNMAP,
     };
-    JournalEntry n = {
-        .seq = x.seq, .offset = x.offset, .length = x.length, .pos = x.pos,
-        .unmap = x.unmap,
-    };
-    JournalEpoch *e;
 
     j->head = rc->scan.next;
     if (r->epoch > j->head.epoch) {
@@ -182,10 +177,7 @@ static void recover_record(void *opaque, const JournalRecord *r,
         return;
     }
     journal_index_insert(j->index, x);
-    e = pvs_journal_open_epoch(j);
-    g_array_append_val(e->entries, n);
-    e->space += journal_record_space(r, j->unit);
-    e->bytes += r->length;
+    pvs_journal_note(j, r, payload);
 }
 
 /* As much from @pos on as can be read at once, or up to @end */
@@ -351,8 +343,7 @@ static void no_change(void *opaque)
 int64_t coroutine_fn pvs_journal_co_lag(PvsJournal *j, Error **errp)
 {
     Recovery rc = { .j = j, .bytes = MIN(SCAN_BYTES, j->ring_size) };
-    JournalEpoch *e;
-    int64_t lag = 0;
+    int64_t lag;
     int ret;
 
     j->changed = no_change;
@@ -367,9 +358,7 @@ int64_t coroutine_fn pvs_journal_co_lag(PvsJournal *j, Error **errp)
     } else if (rc.scan.damaged) {
         ret = report_damage(j, &rc.scan, errp);
     }
-    QSIMPLEQ_FOREACH(e, &j->epochs, next) {
-        lag += e->bytes;
-    }
+    lag = j->lag;
     pvs_journal_forget(j);
     return ret < 0 ? ret : lag;
 }

@@ -43,7 +43,7 @@ struct JournalBatch {
 
 /* Epochs */
 
-JournalEpoch *pvs_journal_open_epoch(PvsJournal *j)
+static JournalEpoch *open_epoch(PvsJournal *j)
 {
     JournalEpoch *e = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
 
@@ -69,12 +69,13 @@ void pvs_journal_close_epoch(PvsJournal *j)
     j->head.epoch++;
     e->closed = true;
     e->end = j->head;
+    j->closed_pos = e->end.pos;
     j->changed(j->opaque);
 }
 
-static void note_entry(PvsJournal *j, const JournalRecord *r, uint64_t payload)
+void pvs_journal_note(PvsJournal *j, const JournalRecord *r, uint64_t payload)
 {
-    JournalEpoch *e = pvs_journal_open_epoch(j);
+    JournalEpoch *e = open_epoch(j);
     JournalEntry entry = {
         .seq = r->seq,
         .offset = r->offset,
@@ -86,6 +87,7 @@ static void note_entry(PvsJournal *j, const JournalRecord *r, uint64_t payload)
     g_array_append_val(e->entries, entry);
     e->space += journal_record_space(r, j->unit);
     e->bytes += r->length;
+    j->lag += r->length;
 }
 
 /* Space */
@@ -171,7 +173,7 @@ static void chain(PvsJournal *j, JournalBatch *b, Append *a)
     r->durable = j->durable;
     journal_record_encode(r, a->buf);
     if (r->type == JOURNAL_WRITE || r->type == JOURNAL_ZERO) {
-        note_entry(j, r, j->head.pos + j->unit);
+        pvs_journal_note(j, r, j->head.pos + j->unit);
     }
     j->head.pos += journal_record_space(r, j->unit);
     j->head.seq++;
@@ -587,6 +589,8 @@ void pvs_journal_retire(PvsJournal *j, JournalEpoch *e)
         journal_index_remove(j->index, n->offset, n->length, n->seq);
     }
     j->tail_pos = e->end.pos;
+    j->lag -= e->bytes;
+    j->retired++;
     QSIMPLEQ_REMOVE_HEAD(&j->epochs, next);
     epoch_free(e);
     /* Those who wait for space, and flushes that wait for the store (J10) */
@@ -603,6 +607,7 @@ void pvs_journal_forget(PvsJournal *j)
         epoch_free(e);
     }
     QSIMPLEQ_INIT(&j->epochs);
+    j->lag = 0;
     /* Those that failed */
     QSIMPLEQ_FOREACH_SAFE(b, &j->batches, next, next) {
         batch_unref(b);

@@ -71,6 +71,9 @@ typedef struct PvsJournal {
     int64_t changed_at;         /* ns; of the last append */
     JournalIndex *index;
     QSIMPLEQ_HEAD(, JournalEpoch) epochs;   /* with something in them */
+    uint64_t lag;               /* bytes of the vDisk in them */
+    uint64_t retired;           /* counts those that have left */
+    uint64_t closed_pos;        /* where the last one that is closed ends */
     QLIST_HEAD(, JournalPin) pins;
     unsigned space_waiters;
 
@@ -176,8 +179,12 @@ static inline uint64_t pvs_journal_used(const PvsJournal *j)
 /* Make all that is written durable, the header too */
 int coroutine_fn GRAPH_RDLOCK pvs_journal_co_sync(PvsJournal *j);
 
-/* For journal-open.c: the epoch that records go into; lock held */
-JournalEpoch *pvs_journal_open_epoch(PvsJournal *j);
+/*
+ * For journal-open.c: @r, a write or a zero, belongs to the epoch that is open,
+ * or begins one; a write's content is at position @payload. Lock held, if
+ * others know of @j.
+ */
+void pvs_journal_note(PvsJournal *j, const JournalRecord *r, uint64_t payload);
 void pvs_journal_forget(PvsJournal *j);
 
 /* For journal.c: note that in the header, if that can still be done */

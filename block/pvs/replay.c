@@ -388,13 +388,7 @@ static void coroutine_fn GRAPH_RDLOCK settle_wait(Settle *s)
 
 uint64_t pvs_private_lag_bytes(PvsPrivate *p)
 {
-    JournalEpoch *e;
-    uint64_t bytes = 0;
-
-    QSIMPLEQ_FOREACH(e, &p->journal.epochs, next) {
-        bytes += e->bytes;
-    }
-    return bytes;
+    return p->journal.lag;
 }
 
 uint64_t pvs_private_lag_ms(PvsPrivate *p)
