@@ -19,6 +19,9 @@
 #define PART_BYTES      (256 * KiB)
 #define PART_TASKS      8
 
+/* A flush waits so long at most while the store catches up; ns */
+#define CATCH_UP        (1 * NANOSECONDS_PER_SECOND)
+
 /* Waiting for the store */
 
 bool pvs_private_must_wait(PvsPrivate *p)
@@ -407,17 +410,35 @@ int coroutine_fn pvs_private_co_zero(PvsPrivate *p, int64_t offset,
 }
 
 /*
- * durability=store: until the tail is past all that this flush covers. Losing
- * the store ends the wait: the journal has it (J10).
+ * While it lags behind after an outage, a flush does not wait for all that is
+ * to be shipped, but for two epochs, so that less is left after it than before
+ * it, however fast the guest writes. Caller holds the lock.
  */
-static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p, uint64_t pos)
+static bool must_wait(const PvsPrivate *p, uint64_t pos, uint64_t retired)
 {
+    const PvsJournal *j = &p->journal;
+
+    return p->state == PRIVATE_READY && !j->broken && j->tail_pos < pos &&
+           (!p->lagging || j->retired < retired + 2);
+}
+
+/*
+ * durability=store: until the tail is past all that this flush covers, which
+ * is up to @pos. Losing the store ends the wait: the journal has it (J10).
+ */
+static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p)
+{
+    uint64_t pos, retired;
+    int64_t slow;
+
     vdisk_graph_co_release();
     qemu_mutex_lock(&p->waits.lock);
-    while (p->state == PRIVATE_READY && !p->lagging && !p->journal.broken &&
-           p->journal.tail_pos < pos) {
+    pos = p->journal.closed_pos;
+    retired = p->journal.retired;
+    slow = p->lagging ? pvs_now() + CATCH_UP : INT64_MAX;
+    while (must_wait(p, pos, retired)) {
         PvsWaiter w = {};
-        int64_t until = pvs_waits_limit(&p->waits);
+        int64_t until = MIN(slow, pvs_waits_limit(&p->waits));
 
         if (pvs_now() >= until) {
             break;
@@ -430,7 +451,6 @@ static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p, uint64_t pos)
 
 int coroutine_fn pvs_private_co_flush(PvsPrivate *p)
 {
-    uint64_t pos = 0;
     int ret;
 
     if (is_fenced(p)) {
@@ -438,15 +458,7 @@ int coroutine_fn pvs_private_co_flush(PvsPrivate *p)
     }
     ret = pvs_journal_co_flush(&p->journal);
     if (ret >= 0 && p->store_durability) {
-        WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
-            JournalEpoch *e;
-
-            /* Others may have begun the next one since */
-            QSIMPLEQ_FOREACH(e, &p->journal.epochs, next) {
-                pos = e->closed ? e->end.pos : pos;
-            }
-        }
-        wait_shipped(p, pos);
+        wait_shipped(p);
     }
     return ret;
 }

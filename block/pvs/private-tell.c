@@ -194,6 +194,8 @@ static PvsBufferInfo *buffer_info(PvsPrivate *p)
     b->window = j->header.window;
     b->has_reserve = b->window;
     b->reserve = j->header.reserve;
+    b->has_store_durable = p->store_durability;
+    b->store_durable = p->state == PRIVATE_READY && !p->lagging;
     return b;
 }
 

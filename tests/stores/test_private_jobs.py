@@ -187,6 +187,37 @@ def full():
         return None if late < 1 else f'it goes on {late:.1f} s later'
 
 
+def catches_up():
+    """A guest that flushes faster than the link takes it does not keep the
+    store behind for ever after an outage."""
+    with Desk() as d:
+        d.start()
+        with Link(d.store) as link:
+            link.set(delay=10)
+            d.store, store = link, d.store
+            node = d.open(durability='store')
+            d.store = store
+            until(lambda: node.pvs()['buffer']['store-durable'], 20, 'it is up')
+            conn = connect(node)
+            link.set(refuse=1)
+            link.cut()
+            for _ in range(300):        # nobody waits for the store
+                conn.write(0, DATA)
+                conn.flush()
+            behind = node.pvs()['buffer']
+            link.set(refuse=0)
+            until(lambda: state(node)['state'] == 'up', 20, 'it is up again')
+            end = time.monotonic() + 60
+            while time.monotonic() < end and \
+                    not node.pvs()['buffer']['store-durable']:
+                conn.write(0, DATA)
+                conn.flush()
+            caught = node.pvs()['buffer']
+            conn.close()
+    return None if caught['store-durable'] and behind['lag-bytes'] > MIB // 2 \
+        and not behind['store-durable'] else f'{behind} {caught}'
+
+
 def store_durability():
     """A flush waits for the store, and for nothing once that is gone."""
     with Desk() as d:
@@ -282,6 +313,7 @@ def tests(_, _args):
             ('back to standard image mode', standard_again),
             ('a full buffer', full),
             ('durability=store', store_durability),
+            ('durability=store, and a guest that is fast', catches_up),
             ('a link that is too slow', slow_link),
             ('migration', migration)):
         yield f'private, {text}', test
