@@ -16,6 +16,9 @@
 
 /* Read at once in a recovery; at least journal_scan_window() */
 #define SCAN_BYTES      (4 * MiB)
+/* Written at once; a vector has a limit too */
+#define BATCH_BYTES     (2 * MiB)
+#define BATCH_RECORDS   256
 
 /* Header */
 
@@ -455,6 +458,8 @@ bool pvs_journal_open(PvsJournal *j, BlockDriverState *bs, BdrvChild *child,
     }
     j->unit = j->header.unit;
     j->ring_size = j->header.ring_size;
+    j->batch_bytes = BATCH_BYTES;
+    j->batch_records = BATCH_RECORDS;
     if (j->unit < child->bs->bl.request_alignment) {
         /* A torn write could take its neighbours with it */
         error_setg(errp, "The reconnect buffer was made for sectors of %" PRIu32

@@ -14,8 +14,6 @@
 
 /* Written at once: a deep queue gathers, a shallow one does not wait */
 #define MAX_BATCHES     4
-#define BATCH_BYTES     (2 * 1024 * 1024)
-#define BATCH_RECORDS   256
 /* What a write leaves free: for its commit, and for starts */
 #define SPARE           (4 * JOURNAL_ALIGN)
 /* The driver closes an epoch that takes this part of the ring (J2) */
@@ -106,6 +104,7 @@ static uint64_t ring_rest(const PvsJournal *j)
     return j->ring_size - j->head.pos % j->ring_size;
 }
 
+/* After batch_make_room(): nothing moves the head before the record does */
 static bool has_space(const PvsJournal *j, uint64_t space)
 {
     uint64_t rest = ring_rest(j);
@@ -160,7 +159,11 @@ static int coroutine_fn GRAPH_RDLOCK wait_for_space(PvsJournal *j,
 static void chain(PvsJournal *j, JournalBatch *b, Append *a)
 {
     JournalRecord *r = &a->r;
+    uint64_t space = journal_record_space(r, j->unit);
 
+    /* Recovery takes no record that goes round the end, or over the tail */
+    assert(space <= ring_rest(j));
+    assert(j->head.pos + space <= j->tail_pos + j->ring_size);
     memcpy(r->nonce, j->head.nonce, sizeof(r->nonce));
     r->seq = j->head.seq;
     r->epoch = j->head.epoch;
@@ -170,7 +173,7 @@ static void chain(PvsJournal *j, JournalBatch *b, Append *a)
     if (r->type == JOURNAL_WRITE || r->type == JOURNAL_ZERO) {
         note_entry(j, r, j->head.pos + j->unit);
     }
-    j->head.pos += journal_record_space(r, j->unit);
+    j->head.pos += space;
     j->head.seq++;
     j->head.link = r->checksum;
     j->changed_at = pvs_now();
@@ -241,16 +244,28 @@ static void batch_seal(PvsJournal *j)
     j->gathering = NULL;
 }
 
-/* The batch that takes @a, which is its first one if *@leads */
+/*
+ * Seal the batch that is gathering if it does not take @space more bytes. That
+ * may move the head: it comes before anything is decided by the head.
+ */
+static void batch_make_room(PvsJournal *j, uint64_t space)
+{
+    JournalBatch *b = j->gathering;
+
+    if (b && (b->bytes + space > j->batch_bytes || b->n >= j->batch_records ||
+              j->head.pos % j->ring_size == 0)) {
+        batch_seal(j);          /* its leader is on its way all the same */
+    }
+}
+
+/*
+ * The batch that takes @a, which is its first one if *@leads. Room was made for
+ * it, or for something longer.
+ */
 static JournalBatch *batch_join(PvsJournal *j, Append *a, bool *leads)
 {
     JournalBatch *b = j->gathering;
 
-    if (b && (b->bytes + a->space > BATCH_BYTES || b->n == BATCH_RECORDS ||
-              j->head.pos % j->ring_size == 0)) {
-        batch_seal(j);          /* its leader is on its way all the same */
-        b = NULL;
-    }
     *leads = !b;
     if (!b) {
         b = batch_new(j);
@@ -399,9 +414,11 @@ static int coroutine_fn GRAPH_RDLOCK append_co_locked(PvsJournal *j, Append *a)
 static int coroutine_fn GRAPH_RDLOCK append_co_commit(PvsJournal *j, Append *a,
                                                       uint64_t *seq)
 {
+    JournalBatch *b;
     bool leads;
-    JournalBatch *b = batch_join(j, a, &leads);
 
+    batch_make_room(j, a->space);
+    b = batch_join(j, a, &leads);
     *seq = j->head.seq - 1;
     pvs_journal_close_epoch(j);
     return batch_co_wait(j, b, leads);
@@ -421,6 +438,7 @@ static int coroutine_fn GRAPH_RDLOCK append_co_ready(PvsJournal *j, Append *a)
         qemu_mutex_unlock(&j->waits->lock);
         return -EIO;
     }
+    batch_make_room(j, a->space);
     if (!has_space(j, a->space)) {
         qemu_mutex_unlock(&j->waits->lock);
         return wait_for_space(j, a->space);

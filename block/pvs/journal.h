@@ -55,6 +55,8 @@ typedef struct PvsJournal {
     PvsWaits *waits;
     uint32_t unit;
     uint64_t ring_size;
+    uint64_t batch_bytes;       /* what is written at once at most */
+    unsigned batch_records;
 
     CoMutex header_mutex;
     JournalHeader header;       /* as it is on disk; under header_mutex too */

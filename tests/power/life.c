@@ -247,10 +247,10 @@ static void coroutine_fn worker_entry(void *opaque)
     aio_wait_kick();
 }
 
-static void run_requests(Life *l)
+void life_requests(Life *l)
 {
     l->to_start = 1 + rng_below(&l->rng, 2 * l->phase_requests);
-    l->running = 1 + rng_below(&l->rng, l->max_workers);
+    l->running = MAX(1 + rng_below(&l->rng, l->max_workers), l->min_workers);
     for (unsigned i = l->running; i > 0; i--) {
         aio_co_schedule(qemu_get_aio_context(),
                         qemu_coroutine_create(worker_entry, l));
@@ -260,7 +260,7 @@ static void run_requests(Life *l)
 
 /* The disk as a whole */
 
-static void open_disk(Life *l)
+bool life_open(Life *l)
 {
     const char *const names[] = { "journal", "copy", "store" };
 
@@ -271,25 +271,38 @@ static void open_disk(Life *l)
         l->wrong++;
         note("opened again, without a cut: %s", error_get_pretty(err));
         error_free(err);
-    } else if (l->subject->durable_store) {
+        return false;
+    }
+    if (l->batch_bytes) {
+        l->subject->limit_batches(l->blk, l->batch_bytes, l->batch_records);
+    }
+    if (l->subject->durable_store) {
         /* From now on */
         wait_drained(l->subject, l->blk);
+    }
+    return true;
+}
+
+void life_flush(Life *l)
+{
+    Flush f = { .begin = tick(l) };
+    int ret = blk_flush(l->blk);
+
+    f.end = tick(l);
+    if (ret >= 0) {
+        g_array_append_val(l->flushes, f);
     }
 }
 
 static void one_phase(Life *l)
 {
-    run_requests(l);
+    life_requests(l);
     if (rng_chance(&l->rng, 30)) {
         pause_ms(rng_below(&l->rng, 5));
     }
     if (rng_chance(&l->rng, 15)) {
         /* All is shipped; what is not flushed is when the driver thinks so */
-        Flush f = { .begin = tick(l) };
-
-        blk_flush(l->blk);
-        f.end = tick(l);
-        g_array_append_val(l->flushes, f);
+        life_flush(l);
         if (!wait_drained(l->subject, l->blk)) {
             l->wrong++;
             note("what was flushed is not on the store after a minute");
@@ -297,7 +310,7 @@ static void one_phase(Life *l)
     }
     if (rng_chance(&l->rng, 20)) {
         blk_unref(l->blk);
-        open_disk(l);
+        life_open(l);
     }
 }
 
@@ -321,6 +334,12 @@ static void choose_kind(Life *l, bool faults)
         l->max_workers = 12;
         l->flush_percent = rng_below(&l->rng, 5);
         l->max_bytes = MAX_SIZE;
+    }
+    if (l->subject->limit_batches && rng_chance(&l->rng, 50)) {
+        /* What gathers is divided all the time, also at the end of the ring */
+        l->batch_bytes = SECTOR << rng_below(&l->rng, 10);
+        l->batch_records = 1 + rng_below(&l->rng, 8);
+        l->max_workers = MAX(l->max_workers, 12);
     }
 }
 
@@ -352,8 +371,7 @@ static void make_history(Life *l)
     }
 }
 
-Life *life_record(const Subject *subject, Start *start, uint64_t seed,
-                  bool faults)
+Life *life_new(const Subject *subject, Start *start, uint64_t seed, bool faults)
 {
     Life *l = g_new0(Life, 1);
 
@@ -366,12 +384,26 @@ Life *life_record(const Subject *subject, Start *start, uint64_t seed,
     choose_kind(l, faults);
     make_devices(l);
     make_history(l);
-    open_disk(l);
+    return l;
+}
+
+void life_end(Life *l)
+{
+    blk_unref(l->blk);
+    l->blk = NULL;
+    device_repair(l->device[STORE]);
+}
+
+Life *life_record(const Subject *subject, Start *start, uint64_t seed,
+                  bool faults)
+{
+    Life *l = life_new(subject, start, seed, faults);
+
+    life_open(l);
     for (unsigned i = 0; i < l->phases && l->blk; i++) {
         one_phase(l);
     }
-    blk_unref(l->blk);
-    device_repair(l->device[STORE]);
+    life_end(l);
     return l;
 }
 

@@ -12,6 +12,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "directed.h"
 #include "epochs.h"
 #include "life.h"
 #include "states.h"
@@ -460,11 +461,12 @@ int main(int argc, char **argv)
     uint64_t limit = option_number(argv, "--states", 10000);
     uint64_t control = option_number(argv, "--control", 1000);
     uint64_t durable = option_number(argv, "--durable", 1000);
+    uint64_t directed = option_number(argv, "--directed", 10);
     uint64_t seed = option_number(argv, "--seed", 1);
     uint64_t per_life = option_number(argv, "--per-life", STATES_PER_LIFE);
     bool ok = true;
 
-    watch_for_hangs();
+    watch_for_ends();
     setenv("DESKCAST_TEST_STORE", "1", true);
     block_layer_init();
     device_init();
@@ -477,6 +479,9 @@ int main(int argc, char **argv)
     }
     if (durable) {
         ok = run_private(&subject_store, false, durable, seed, per_life) && ok;
+    }
+    if (directed) {
+        ok = run_directed(directed, seed) && ok;
     }
     return !ok;
 }

@@ -1,0 +1,151 @@
+/*
+ * Power-cut test: what random lives come to too rarely
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "directed.h"
+#include "states.h"
+
+#define SECONDS_PER_ROW     100
+
+typedef struct Row {
+    Rng rng;
+    Start *start;
+    Life *l;
+    uint64_t requests, wrong;
+} Row;
+
+static void row_begin(Row *r)
+{
+    r->start = start_new(&subject_private, &r->rng);
+    r->l = life_new(&subject_private, r->start, rng_next(&r->rng), false);
+    r->l->slow = false;
+}
+
+static void row_end(Row *r)
+{
+    r->requests += r->l->requests;
+    r->wrong += r->l->wrong;
+    life_free(r->l);
+    start_free(r->start);
+}
+
+static void G_GNUC_PRINTF(2, 3) wrong(Row *r, const char *fmt, ...)
+{
+    g_autofree char *what = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    what = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    note("%s", what);
+    r->wrong++;
+}
+
+/* The process dies as things are: what would be found? */
+
+typedef struct Copy {
+    Device *device[DEVICES];
+} Copy;
+
+static void copy_begin(Copy *c, const Life *l)
+{
+    for (int i = 0; i < DEVICES; i++) {
+        const Device *d = l->device[i];
+
+        c->device[i] = device_new(state_names[i], d->data, d->length, 1);
+    }
+}
+
+static void copy_end(Copy *c)
+{
+    for (int i = 0; i < DEVICES; i++) {
+        device_free(c->device[i]);
+    }
+}
+
+/* The last flush is the last thing that happened */
+static void judge_content(Row *r, const uint8_t *data, const char *what)
+{
+    uint64_t now = r->l->log->clock;
+
+    for (uint64_t s = 0; s < r->l->sectors; s++) {
+        uint64_t id = stamp_read(data + s * SECTOR, s);
+
+        if (!history_allows(r->l->history[s], id, now, now)) {
+            wrong(r, "%s: sector %" PRIu64 " holds 0x%" PRIx64, what, s, id);
+            return;
+        }
+    }
+}
+
+static void judge_copy(Row *r)
+{
+    g_autofree uint8_t *buf = g_malloc0(r->l->size);
+    Error *err = NULL;
+    BlockBackend *blk = subject_private.open(state_names, r->l->size, &err);
+
+    if (!blk) {
+        wrong(r, "killed, and opened again: %s", error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    if (blk_pread(blk, 0, r->l->size, buf, 0) < 0) {
+        wrong(r, "killed, and opened again: cannot be read");
+    } else {
+        judge_content(r, buf, "killed, and opened again");
+    }
+    blk_unref(blk);
+}
+
+/*
+ * A deep queue of records of any length, and a journal so slow that they gather:
+ * batches end everywhere, also just before the end of the ring (J5)
+ */
+static void one_of_rounds(Row *r)
+{
+    Copy copy;
+
+    row_begin(r);
+    r->l->phase_requests = 400;
+    r->l->max_workers = 16;
+    r->l->min_workers = 16;
+    r->l->flush_percent = 2;
+    r->l->read_percent = 0;
+    r->l->max_bytes = 64 * 1024;
+    r->l->batch_bytes = SECTOR << (4 + rng_below(&r->rng, 6));
+    r->l->batch_records = 1 + rng_below(&r->rng, 8);
+    r->l->device[JOURNAL]->max_yields = 40;
+    r->l->device[COPY]->max_yields = r->l->device[STORE]->max_yields = 0;
+    if (life_open(r->l)) {
+        life_requests(r->l);
+        life_flush(r->l);
+        copy_begin(&copy, r->l);
+        life_end(r->l);
+        judge_copy(r);
+        copy_end(&copy);
+    }
+    row_end(r);
+}
+
+static bool run_row(const char *what, void (*one)(Row *r), uint64_t lives,
+                    uint64_t seed)
+{
+    Row r = { .rng.state = seed };
+
+    alarm(SECONDS_PER_ROW);
+    for (uint64_t i = 0; i < lives && !r.wrong; i++) {
+        one(&r);
+    }
+    return report(!r.wrong, "%s: %" PRIu64 " lives, %" PRIu64 " requests, %"
+                  PRIu64 " wrong, --seed %" PRIu64, what, lives, r.requests,
+                  r.wrong, seed);
+}
+
+bool run_directed(uint64_t lives, uint64_t seed)
+{
+    return run_row("the end of the ring", one_of_rounds, lives, seed);
+}
