@@ -57,17 +57,18 @@ JournalEpoch *pvs_journal_open_epoch(PvsJournal *j)
     return e;
 }
 
-void pvs_journal_close_epoch(PvsJournal *j)
+bool pvs_journal_close_epoch(PvsJournal *j)
 {
     JournalEpoch *e = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
 
     if (!e || e->closed) {
-        return;
+        return false;
     }
     j->head.epoch++;
     e->closed = true;
     e->end = j->head;
     j->changed(j->opaque);
+    return true;
 }
 
 static void note_entry(PvsJournal *j, const JournalRecord *r, uint64_t payload)
@@ -172,6 +173,9 @@ static void chain(PvsJournal *j, JournalBatch *b, Append *a)
     journal_record_encode(r, a->buf);
     if (r->type == JOURNAL_WRITE || r->type == JOURNAL_ZERO) {
         note_entry(j, r, j->head.pos + j->unit);
+        j->uncommitted = true;
+    } else if (r->type == JOURNAL_COMMIT) {
+        j->uncommitted = false;
     }
     j->head.pos += space;
     j->head.seq++;
@@ -420,7 +424,9 @@ static int coroutine_fn GRAPH_RDLOCK append_co_commit(PvsJournal *j, Append *a,
     batch_make_room(j, a->space);
     b = batch_join(j, a, &leads);
     *seq = j->head.seq - 1;
-    pvs_journal_close_epoch(j);
+    if (!pvs_journal_close_epoch(j)) {
+        j->head.epoch++;        /* of which the commit is all */
+    }
     return batch_co_wait(j, b, leads);
 }
 
@@ -555,13 +561,11 @@ int coroutine_fn pvs_journal_co_make_durable(PvsJournal *j, uint64_t seq)
 
 int coroutine_fn pvs_journal_co_flush(PvsJournal *j)
 {
-    JournalEpoch *e;
     uint64_t seq;
     int ret = 0;
 
     qemu_mutex_lock(&j->waits->lock);
-    e = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
-    if (e && !e->closed && !j->broken) {
+    if (j->uncommitted && !j->broken) {
         /* It always finds room: a write leaves some (J7) */
         Append *a = append_new(j, JOURNAL_COMMIT, 0);
 

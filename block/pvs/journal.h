@@ -70,6 +70,7 @@ typedef struct PvsJournal {
     uint64_t start;             /* sequence of this opening's start, or pad */
     uint64_t tail_pos;          /* durable */
     int64_t changed_at;         /* ns; of the last append */
+    bool uncommitted;           /* something was written since the last commit */
     JournalIndex *index;
     QSIMPLEQ_HEAD(, JournalEpoch) epochs;   /* with something in them */
     QLIST_HEAD(, JournalPin) pins;
@@ -147,8 +148,11 @@ int coroutine_fn GRAPH_RDLOCK pvs_journal_co_flush(PvsJournal *j);
 int coroutine_fn GRAPH_RDLOCK
 pvs_journal_co_make_durable(PvsJournal *j, uint64_t seq);
 
-/* Close the epoch that is open, if anything is in it. Caller holds the lock. */
-void pvs_journal_close_epoch(PvsJournal *j);
+/*
+ * Close the epoch that is open. False if there is none: nothing is in it.
+ * Caller holds the lock.
+ */
+bool pvs_journal_close_epoch(PvsJournal *j);
 
 /* Read @e, an extent that is pinned, at @at bytes in it */
 int coroutine_fn GRAPH_RDLOCK

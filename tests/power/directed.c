@@ -6,6 +6,7 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "block/pvs/journal-scan.h"
 #include "directed.h"
 #include "states.h"
 
@@ -131,6 +132,68 @@ static void one_of_rounds(Row *r)
     row_end(r);
 }
 
+/* The journal as the device has it */
+
+typedef struct Tail {
+    JournalScan scan;
+    JournalHeader h;
+    JournalRecord last;         /* pads aside */
+} Tail;
+
+static void tail_record(void *opaque, const JournalRecord *r, uint64_t payload)
+{
+    Tail *t = opaque;
+
+    if (r->type != JOURNAL_PAD) {
+        t->last = *r;
+    }
+}
+
+static void read_tail(Tail *t, const Device *d)
+{
+    g_autofree char *why = NULL;
+    uint64_t at, from;
+    bool more;
+
+    assert(journal_header_choose(&t->h, d->data, &why) >= 0);
+    journal_scan_init(&t->scan, &t->h);
+    do {
+        from = t->scan.next.pos;
+        at = from % t->h.ring_size;
+        more = journal_scan_records(&t->scan,
+                                    d->data + JOURNAL_RING_OFFSET + at,
+                                    MIN(t->h.ring_size - at,
+                                        journal_scan_end(&t->scan) - from),
+                                    tail_record, t);
+    } while (more && t->scan.next.pos > from);
+}
+
+/* A flush appends a commit even if the driver has closed the epoch (J1) */
+static void one_of_commits(Row *r)
+{
+    int64_t bytes = JOURNAL_RING_MIN / 8;
+    g_autofree uint8_t *buf = g_malloc0(bytes);
+    Tail t = {};
+
+    row_begin(r);
+    while (r->l->size < bytes) {
+        row_end(r);
+        row_begin(r);
+    }
+    if (life_open(r->l)) {
+        device_plan_fault(r->l->device[STORE], FAULT_LINK, 1, 60000, false);
+        blk_pwrite(r->l->blk, 0, bytes, buf, 0);
+        life_flush(r->l);
+        read_tail(&t, r->l->device[JOURNAL]);
+        if (t.last.type != JOURNAL_COMMIT) {
+            wrong(r, "the last record after a flush is of type %d",
+                  t.last.type);
+        }
+        life_end(r->l);
+    }
+    row_end(r);
+}
+
 static bool run_row(const char *what, void (*one)(Row *r), uint64_t lives,
                     uint64_t seed)
 {
@@ -147,5 +210,8 @@ static bool run_row(const char *what, void (*one)(Row *r), uint64_t lives,
 
 bool run_directed(uint64_t lives, uint64_t seed)
 {
-    return run_row("the end of the ring", one_of_rounds, lives, seed);
+    bool ok = run_row("the end of the ring", one_of_rounds, lives, seed);
+
+    return run_row("a flush behind a full epoch", one_of_commits, lives, seed) &&
+           ok;
 }
