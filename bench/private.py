@@ -172,69 +172,48 @@ class Private:
         return result
 
     def private_flush(self):
-        """Microseconds that half of all flushes take at most, by fio over NBD,
-        each after a write of 4 KiB: of a raw file; of a private vDisk that
-        has nothing to ship, and of one that ships what it can. 'nbd' is what
-        the way there costs by itself."""
-        names = ('nbd', 'raw', 'idle', 'draining')
-        rows = {name: [] for name in names}
-        for number in range(self.scale.rounds):
-            for name in order(names, number):
-                rows[name].append(self.flush_us(name))
-        return rows
+        """Microseconds that half of all flushes take at most, each after a
+        write of 4 KiB, over NBD, in turns: of a raw file; of a private vDisk
+        that has nothing to ship, and of one that ships what it can. 'nbd' is
+        what the way there costs by itself."""
+        return {case: [self.flush_round(case == 'draining')
+                       for _ in range(self.scale.rounds)]
+                for case in ('idle', 'draining')}
 
-    def flush_us(self, name):
-        if name == 'nbd':
-            options = {'driver': 'null-co', 'size': self.scale.disk,
-                       'read-only': False}
-        elif name == 'raw':
-            raw = self.shelf.written(PEERS['raw'], self.scale.disk)
-            options = {'driver': 'raw', 'read-only': False,
-                       'file': cached(raw, 'none')}
-        else:
-            return self.flush_us_private(name == 'draining')
-        with Exported(options) as node:
-            return self.fio_flushes(node)
-
-    def flush_us_private(self, draining):
-        backlog = self.scale.disk * 4 if draining else 0
-        with Desk(self.dir, self.scale.disk, backlog + GIB) as desk:
-            if not draining:
-                desk.up()
-            with desk.node() as node:
-                if draining:
-                    write_over(node, backlog, MIB, 4)
-                    desk.up()
-                until(lambda: node.command('query-vdisks')[0]['pvs']['stores']
-                      [0]['state'] == 'up', 30, 'the store is up')
-                figure = self.fio_flushes(node)
-                if draining and node.buffer()['lag-bytes'] < MIB:
-                    raise tools.Failed('it drained too fast to be measured')
-                return figure
-
-    def fio_flushes(self, node):
-        out = tools.run(
-            'fio', '--name=f', '--ioengine=nbd', f'--uri={node.uri()}',
-            '--rw=randwrite', '--bs=4k', '--iodepth=1', '--fsync=1',
-            f'--size={self.scale.disk}', '--time_based',
-            f'--runtime={2 if self.full else 1}', '--output-format=json')
-        job = json.loads(out[out.index('{'):])['jobs'][0]
-        return job['sync']['lat_ns']['percentile']['50.000000'] / 1000
+    def flush_round(self, draining):
+        backlog = 4 * self.scale.disk if draining else 0
+        raw = self.shelf.written(PEERS['raw'], self.scale.disk)
+        with Desk(self.dir, self.scale.disk, backlog + GIB) as desk, \
+                desk.node() as node, \
+                Exported({'driver': 'null-co', 'size': self.scale.disk,
+                          'read-only': False}) as null, \
+                Exported({'driver': 'raw', 'read-only': False,
+                          'file': cached(raw, 'none')}) as plain:
+            if draining:
+                write_over(node, backlog, MIB, 4)
+            desk.up()
+            until(lambda: is_up(node), 30, 'the store is up')
+            times = flush_times({'nbd': null, 'raw': plain, 'pvs': node},
+                                500 if self.full else 200,
+                                0 if draining else 0.01)
+            if draining and node.buffer()['lag-bytes'] < MIB:
+                raise tools.Failed('it drained too fast to be measured')
+            return times
 
     # What the store gets
 
     def private_drain(self):
         """MiB a second that are shipped, by epochs of so many MiB; and what
         the way to the store takes: writes of 1 MiB, 16 at once, and a flush."""
-        size = 4 * self.scale.disk
+        size = self.scale.disk
         result = {}
         for link, (delay, rate) in LINKS.items():
-            row = result[link] = {'nbd': []}
+            row = result[link] = {'delay_ms': delay, 'nbd': [], 'epochs': {}}
             for number in range(max(1, self.scale.rounds // 2)):
-                row['nbd'].append(self.way_speed(size // 4, delay, rate))
+                row['nbd'].append(self.way_speed(size, delay, rate))
                 for epoch in (1, 16, 64):
-                    row.setdefault(f'{epoch} MiB', []).append(self.drain_speed(
-                        size // 4, epoch, delay, rate))
+                    row['epochs'].setdefault(str(epoch), []).append(
+                        self.drain_speed(size, epoch, delay, rate))
         return result
 
     def way_speed(self, size, delay, rate):
@@ -259,14 +238,14 @@ class Private:
         result = {}
         for delay in (0, 20):
             n = count // 10 if delay else count
-            result[f'{delay}ms'] = []
+            result[str(delay)] = []
             for _ in range(self.scale.rounds):
                 with Desk(self.dir, 64 * MIB, 64 * MIB, 'none', delay) as desk, \
                         desk.node() as node:
                     write_over(node, n * 4 * KIB, 4 * KIB, 1)
                     desk.up()
                     seconds, shipped = drain(node)
-                    result[f'{delay}ms'].append(
+                    result[str(delay)].append(
                         shipped['epochs-shipped'] / seconds)
         return result
 
@@ -284,10 +263,10 @@ class Private:
             with Desk(self.dir, GIB, ring) as desk:
                 with desk.node() as node:
                     tools.bench_seconds(*write_args(
-                        count, 64, size, size + 64 * KIB, 'writeback',
-                        count // 16), '-f', 'raw', node.uri())
+                        count, 16, size, size, 'writeback', count // 16),
+                        '-f', 'raw', node.uri())
                 rows = result[f'{size // KIB} KiB'] = {
-                    'open': [], 'read': [], 'start': []}
+                    'gib': ring / GIB, 'open': [], 'read': [], 'start': []}
                 for _ in range(3):
                     rows['start'].append(tools.run_seconds(
                         tools.IO, '-c', 'quit'))
@@ -348,15 +327,33 @@ def write_over(node, size, block, per_flush):
                         '-t', 'writeback', '-f', 'raw', node.uri())
 
 
+def flush_times(nodes, count, pause):
+    """The median of each, microseconds; one after the other, so that what
+    disturbs one disturbs all. With a pause what was flushed is shipped before
+    the next one."""
+    data = os.urandom(4 * KIB)
+    connections = {name: Connection(node.path) for name, node in nodes.items()}
+    times = {name: [] for name in nodes}
+    for n in range(count):
+        for name, connection in connections.items():
+            connection.write(n % 1024 * 4 * KIB, data)
+            begin = time.perf_counter()
+            connection.flush()
+            times[name].append(1e6 * (time.perf_counter() - begin))
+            time.sleep(pause)
+    for connection in connections.values():
+        connection.close()
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def is_up(node):
+    return node.command('query-vdisks')[0]['pvs']['stores'][0]['state'] == 'up'
+
+
 def drain(node):
     """Seconds from the moment the store is there until all is on it; and what
     query-vdisks tells then."""
-    until(lambda: node.command('query-vdisks')[0]['pvs']['stores'][0]['state']
-          == 'up', 60, 'the store is up', 0.001)
+    until(lambda: is_up(node), 60, 'the store is up', 0.001)
     begin = time.monotonic()
     until(lambda: node.buffer()['lag-bytes'] == 0, 600, 'it is drained', 0.005)
     return time.monotonic() - begin, node.buffer()
-
-
-def median(samples):
-    return statistics.median(samples)

@@ -138,6 +138,9 @@ static int coroutine_fn GRAPH_RDLOCK read_header(PvsJournal *j, Error **errp)
         error_setg(errp, "The reconnect buffer was cut off: it has %" PRId64
                    " bytes instead of %" PRIu64, length,
                    JOURNAL_RING_OFFSET + j->header.ring_size);
+        error_append_hint(errp, "Bring the file back as it was. If the store "
+                          "has everything, make a new one with 'qemu-img "
+                          "create -f pvs -o role=journal,...'.\n");
         return -EINVAL;
     }
     return MIN(ret, 0);
@@ -398,6 +401,7 @@ int coroutine_fn pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size,
         error_setg(errp, "The reconnect buffer is for a vDisk of %" PRIu64
                    " bytes, and the local copy for one of %" PRIu64,
                    j->header.virtual_size, virtual_size);
+        error_append_hint(errp, "Name the two files of the same vDisk.\n");
         return -EINVAL;
     }
     j->index = journal_index_new();

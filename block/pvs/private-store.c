@@ -37,7 +37,8 @@ static bool tune_nbd(PvsPrivate *p, QDict *options, Error **errp)
 {
     static const char *const ours[] = {
         "reconnect-delay", "reconnect-interval", "open-timeout",
-        "connect-timeout", "io-timeout", "size", "exclusive", NULL
+        "connect-timeout", "io-timeout", "size", "exclusive",
+        "require-flush", NULL
     };
 
     for (int i = 0; ours[i]; i++) {
@@ -167,6 +168,8 @@ bool pvs_private_open_store(PvsPrivate *p, QDict *options, Error **errp)
     ok = !p->nbd || tune_nbd(p, sub, errp);
     if (ok && p->nbd) {
         qdict_put_bool(sub, "exclusive", true);
+        /* Or the tail would move past what no flush made durable (J3) */
+        qdict_put_bool(sub, "require-flush", true);
     }
     if (ok) {
         p->store = attach(p, sub, "store", BDRV_CHILD_DATA, errp);
@@ -400,16 +403,40 @@ static int coroutine_fn GRAPH_RDLOCK connect_store(PvsPrivate *p, char **why)
     return p->adopted ? 0 : adopt(p, &l);
 }
 
+/* Why there is no connection; of an export that does not fit what to do, too */
+static char *why_away(PvsPrivate *p, int ret, bool *misfit)
+{
+    BlockDriverState *bs = p->store->bs;
+    char *why = p->nbd && !nbd_is_connected(bs)
+                ? nbd_connection_error(bs, misfit) : NULL;
+    char *advice;
+
+    if (!why || !*misfit) {
+        return why ?: g_strdup(strerror(-ret));
+    }
+    advice = g_strdup_printf("%s. The store of this vDisk is an export of %"
+                             PRId64 " bytes, writable and exclusive, with "
+                             "flushes", why, label_offset(p->virtual_size) +
+                             LABEL_BYTES);
+    g_free(why);
+    return advice;
+}
+
 static void connected(PvsPrivate *p, int ret, const char *why)
 {
+    bool misfit = false;
+    g_autofree char *away = ret < 0 && !why ? why_away(p, ret, &misfit) : NULL;
+
+    why = why ?: away;
     QEMU_LOCK_GUARD(&p->waits.lock);
     if (ret >= 0) {
         set_state(p, PRIVATE_READY, NULL);
     } else if (ret == -ESTALE) {
         set_state(p, PRIVATE_FENCED, why);
-    } else if (!p->reason || strcmp(p->reason, why ?: strerror(-ret))) {
-        set_state(p, PRIVATE_AWAY, why ?: strerror(-ret));
+    } else if (!p->reason || strcmp(p->reason, why)) {
+        set_state(p, PRIVATE_AWAY, why);
     }
+    p->refused = ret < 0 && (misfit || ret == -EINVAL);
 }
 
 /* True if it is worth another look in a while */

@@ -177,6 +177,7 @@ static bool read_options(PvsPrivate *p, QemuOpts *opts, Error **errp)
 static bool GRAPH_UNLOCKED open_journal(PvsPrivate *p, QDict *options,
                                         Error **errp)
 {
+    ERRP_GUARD();
     const VdiskImageName *base = &p->layer->header.base;
     PvsJournal *j = &p->journal;
     BdrvChild *child = bdrv_open_child(NULL, options, "journal", p->bs,
@@ -194,6 +195,8 @@ static bool GRAPH_UNLOCKED open_journal(PvsPrivate *p, QDict *options,
                    " of '%s', not for version %" PRIu64 " of '%s'",
                    j->header.version, j->header.vdisk, base->version,
                    base->name);
+        error_append_hint(errp, "Each has its own, made by 'qemu-img create "
+                          "-f pvs -o role=journal,...'.\n");
         return false;
     }
     return true;
@@ -293,13 +296,12 @@ static bool GRAPH_UNLOCKED check_drained(BlockDriverState *bs, BdrvChild *child,
         BDRV_POLL_WHILE(bs, !lc.done);
         if (lc.lag > 0 || (lc.lag == 0 && j->header.window)) {
             error_setg(errp, "Version %" PRIu64 " of '%s' is not complete: "
-                       "%" PRId64 " bytes are in the reconnect buffer only%s",
+                       "%" PRId64 " bytes are in the reconnect buffer only%s. "
+                       "Open it with mode=private, and let it ship: %s",
                        j->header.version, j->header.vdisk, lc.lag,
                        j->header.window ? ", and an update window is open"
-                                        : "");
-            error_append_hint(errp, "Open it with mode=private, and let it "
-                              "ship: vdisk-drain%s.\n",
-                              j->header.window ? ", vdisk-window-close" : "");
+                                        : "",
+                       j->header.window ? "vdisk-window-close" : "vdisk-drain");
         }
     }
     pvs_waits_destroy(&waits);

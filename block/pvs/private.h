@@ -17,6 +17,7 @@
 #ifndef BLOCK_PVS_PRIVATE_H
 #define BLOCK_PVS_PRIVATE_H
 
+#include "qemu/job.h"
 #include "block/vdisk/layer.h"
 #include "block/pvs/journal.h"
 #include "block/pvs/label.h"
@@ -56,6 +57,7 @@ typedef struct PvsPrivate {
     bool was_empty;             /* the journal, when it was opened */
     int64_t away_since;         /* ns */
     char *reason;               /* why it is away or fenced; or NULL */
+    bool refused;               /* it is there, and is not what it has to be */
     char *stuck;                /* why nothing is shipped to it; or NULL */
     bool lagging;               /* durability: flushes do not wait */
     bool gave_up;               /* atomic; a request failed for want of it */
@@ -72,10 +74,16 @@ typedef struct PvsPrivate {
     QemuCoSleep store_sleep, replay_sleep;
     QEMUTimer *break_timer;
     QEMUBH *bh;                 /* tells what has changed */
+    Job *job;                   /* of window.c, or NULL */
     bool outage_told;
     PrivateState told_state;
+    bool told_reason;           /* why it is away, of this time */
+    bool told_refused;
     unsigned told_level;        /* percent */
     bool told_stuck;
+    bool lag_grows;             /* at the last look, of this session */
+    uint64_t lag_then, lag_session;
+    int64_t lag_looked;         /* ns */
     Error *blocker;             /* of migration, while there is a lag */
     QLIST_ENTRY(PvsPrivate) all;
 } PvsPrivate;

@@ -21,7 +21,7 @@
 /* Requests to the store at once: the NBD client has room for two reads more */
 #define SEND_TASKS      14
 /* To the local copy: not so many that a guest's flush has to wait long */
-#define COPY_TASKS      4
+#define COPY_TASKS      2
 /* One request at most: a read of the guest may wait behind all of them */
 #define PIECE_BYTES     (512 * KiB)
 /* An epoch that the guest does not end is ended (J2) */

@@ -253,6 +253,11 @@ static int coroutine_fn window_open_run(Job *job, Error **errp)
 
 /* Commands */
 
+static void job_clean(Job *job)
+{
+    container_of(job, VdiskJob, common.job)->p->job = NULL;
+}
+
 #define VDISK_JOB(type, function) {                 \
         .job_driver = {                             \
             .instance_size = sizeof(VdiskJob),      \
@@ -260,6 +265,7 @@ static int coroutine_fn window_open_run(Job *job, Error **errp)
             .free          = block_job_free,        \
             .run           = function,              \
             .user_resume   = block_job_user_resume, \
+            .clean         = job_clean,             \
         },                                          \
     }
 
@@ -304,10 +310,16 @@ static VdiskJob *job_new(const char *job_id, const char *node_name,
     if (!p) {
         return NULL;
     }
+    if (p->job) {
+        error_setg(errp, "The job '%s' works on '%s' already; wait for it, or "
+                   "cancel it", p->job->id, node_name);
+        return NULL;
+    }
     j = block_job_create(job_id ?: node_name, driver, NULL, bs, 0,
                          BLK_PERM_ALL, speed, JOB_DEFAULT, NULL, NULL, errp);
     if (j) {
         j->p = p;
+        p->job = &j->common.job;
     }
     return j;
 }
@@ -358,8 +370,10 @@ void qmp_vdisk_window_open(const char *job_id, const char *node_name,
     }
     reserve = has_reserve ? reserve : reserve_max(&p->journal) / 2;
     if (reserve == 0 || reserve > reserve_max(&p->journal)) {
-        error_setg(errp, "The reconnect buffer can hold %" PRIu64 " bytes of "
-                   "writes, not %" PRIu64, reserve_max(&p->journal), reserve);
+        error_setg(errp, "The reconnect buffer of '%s' can hold %" PRIu64
+                   " bytes of writes, not %" PRIu64 "; reserve less, or give "
+                   "it a larger one", node_name, reserve_max(&p->journal),
+                   reserve);
         return;
     }
     j = job_new(job_id, node_name, &window_open_driver, has_speed ? speed : 0,
