@@ -176,6 +176,9 @@ static void chain(PvsJournal *j, JournalBatch *b, Append *a)
         j->uncommitted = true;
     } else if (r->type == JOURNAL_COMMIT) {
         j->uncommitted = false;
+    } else if (j->start == r->seq - 1) {
+        /* Passed over like the start, if nothing comes behind it */
+        j->start = r->seq;
     }
     j->head.pos += space;
     j->head.seq++;

@@ -67,7 +67,7 @@ typedef struct PvsJournal {
     JournalTail head;           /* where the next record goes */
     uint64_t written;           /* sequence: all up to it are in the file */
     uint64_t durable;           /* and these are durable */
-    uint64_t start;             /* sequence of this opening's start, or pad */
+    uint64_t start;             /* this opening's start, and pads behind it */
     uint64_t tail_pos;          /* durable */
     int64_t changed_at;         /* ns; of the last append */
     bool uncommitted;           /* something was written since the last commit */
