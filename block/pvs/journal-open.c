@@ -99,6 +99,7 @@ static void coroutine_fn mark_broken_entry(void *opaque)
         }
         qemu_co_mutex_unlock(&j->header_mutex);
     }
+    j->marking = false;
     bdrv_dec_in_flight(bs);
 }
 
@@ -108,6 +109,7 @@ void coroutine_fn pvs_journal_co_mark_broken(PvsJournal *j)
     Coroutine *co = qemu_coroutine_create(mark_broken_entry, j);
 
     bdrv_inc_in_flight(j->bs);
+    j->marking = true;
     aio_co_schedule(qemu_get_current_aio_context(), co);
 }
 
@@ -511,7 +513,7 @@ bool pvs_journal_open(PvsJournal *j, BlockDriverState *bs, BdrvChild *child,
 void pvs_journal_close(PvsJournal *j)
 {
     pvs_journal_forget(j);
-    j->open = false;
+    BDRV_POLL_WHILE(j->bs, j->marking);
 }
 
 int coroutine_fn pvs_journal_co_format(BlockBackend *blk, JournalHeader *h,

@@ -633,3 +633,4 @@ void pvs_journal_forget(PvsJournal *j)
     journal_index_free(j->index);
     j->index = NULL;
 }
+    j->open = false;

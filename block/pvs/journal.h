@@ -64,6 +64,7 @@ typedef struct PvsJournal {
 
     bool open;                  /* recovered: the rest is there */
     bool broken;
+    bool marking;               /* that is being written into the header */
     JournalTail head;           /* where the next record goes */
     uint64_t written;           /* sequence: all up to it are in the file */
     uint64_t durable;           /* and these are durable */
@@ -189,3 +190,5 @@ void pvs_journal_forget(PvsJournal *j);
 void coroutine_fn GRAPH_RDLOCK pvs_journal_co_mark_broken(PvsJournal *j);
 
 #endif /* BLOCK_PVS_JOURNAL_H */
+
+/* It is not open any more; what is in the file stays there */
