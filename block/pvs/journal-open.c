@@ -393,6 +393,17 @@ recover_ring(PvsJournal *j, uint64_t virtual_size, Error **errp)
     return ret;
 }
 
+int pvs_journal_report_broken(Error **errp)
+{
+    ERRP_GUARD();
+
+    error_setg(errp, "The reconnect buffer is broken: its disk failed while "
+               "writes were under way");
+    error_append_hint(errp, "Keep the file; 'deskcast journal rescue' gets out "
+                      "what it holds.\n");
+    return -EIO;
+}
+
 static void no_change(void *opaque)
 {
 }
@@ -431,12 +442,8 @@ int coroutine_fn pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size,
     if (ret < 0) {
         return ret;
     }
-    if (j->header.broken) {
-        error_setg(errp, "The reconnect buffer is broken: its disk failed "
-                   "while writes were under way");
-        error_append_hint(errp, "Keep the file; 'deskcast journal rescue' gets "
-                          "out what it holds.\n");
-        return -EIO;
+    if (j->header.broken || j->broken) {
+        return pvs_journal_report_broken(errp);
     }
     if (j->header.virtual_size && j->header.virtual_size != virtual_size) {
         error_setg(errp, "The reconnect buffer is for a vDisk of %" PRIu64

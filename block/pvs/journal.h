@@ -109,6 +109,9 @@ void pvs_journal_close(PvsJournal *j);
 int coroutine_fn GRAPH_RDLOCK
 pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size, Error **errp);
 
+/* Say that it is broken, and what to do. -EIO */
+int pvs_journal_report_broken(Error **errp);
+
 /*
  * Bytes of the vDisk in it that were not shipped; it is not recovered, and
  * nothing is changed. -errno if it cannot be read, or is damaged.

@@ -276,7 +276,9 @@ static void coroutine_fn lag_entry(void *opaque)
     LagCo *lc = opaque;
 
     WITH_GRAPH_RDLOCK_GUARD() {
-        lc->lag = pvs_journal_co_lag(lc->j, lc->errp);
+        lc->lag = lc->j->header.broken
+                  ? pvs_journal_report_broken(lc->errp)
+                  : pvs_journal_co_lag(lc->j, lc->errp);
     }
     lc->done = true;
     aio_wait_kick();
