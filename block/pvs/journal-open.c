@@ -452,8 +452,10 @@ int coroutine_fn pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size,
         error_append_hint(errp, "Name the two files of the same vDisk.\n");
         return -EINVAL;
     }
+    assert(!j->open && !j->index && QSIMPLEQ_EMPTY(&j->epochs));
     j->index = journal_index_new();
     j->tail_pos = j->header.tail.pos;
+    j->uncommitted = false;
     ret = recover_ring(j, virtual_size, errp);
     if (ret < 0) {
         pvs_journal_forget(j);
