@@ -18,6 +18,8 @@
 #define SPARE           (4 * JOURNAL_ALIGN)
 /* The driver closes an epoch that takes this part of the ring (J2) */
 #define EPOCH_PART      8
+/* Entries of an epoch that are gone through before others get their turn */
+#define SLICE           256
 
 /* A record on its way into the file */
 typedef struct Append {
@@ -598,16 +600,27 @@ static void epoch_free(JournalEpoch *e)
     g_free(e);
 }
 
-void pvs_journal_retire(PvsJournal *j, JournalEpoch *e)
+void coroutine_fn pvs_journal_co_breathe(unsigned i)
 {
-    QEMU_LOCK_GUARD(&j->waits->lock);
+    if (i % SLICE == SLICE - 1) {
+        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+}
 
-    assert(e == QSIMPLEQ_FIRST(&j->epochs));
+void coroutine_fn pvs_journal_co_retire(PvsJournal *j, JournalEpoch *e)
+{
+    /* Those that are out already are read from the copy, which has them */
     for (guint i = 0; i < e->entries->len; i++) {
         const JournalEntry *n = &g_array_index(e->entries, JournalEntry, i);
 
-        journal_index_remove(j->index, n->offset, n->length, n->seq);
+        WITH_QEMU_LOCK_GUARD(&j->waits->lock) {
+            journal_index_remove(j->index, n->offset, n->length, n->seq);
+        }
+        pvs_journal_co_breathe(i);
     }
+    QEMU_LOCK_GUARD(&j->waits->lock);
+    assert(e == QSIMPLEQ_FIRST(&j->epochs));
     j->tail_pos = e->end.pos;
     QSIMPLEQ_REMOVE_HEAD(&j->epochs, next);
     epoch_free(e);
@@ -630,7 +643,7 @@ void pvs_journal_forget(PvsJournal *j)
         batch_unref(b);
     }
     QSIMPLEQ_INIT(&j->batches);
+    j->open = false;
     journal_index_free(j->index);
     j->index = NULL;
 }
-    j->open = false;

@@ -171,7 +171,10 @@ void pvs_journal_unpin(PvsJournal *j, JournalPin *pin);
  * Take the oldest epoch, which was shipped, out of the index, after the tail
  * has passed it durably
  */
-void pvs_journal_retire(PvsJournal *j, JournalEpoch *e);
+void coroutine_fn pvs_journal_co_retire(PvsJournal *j, JournalEpoch *e);
+
+/* For long loops over an epoch: let others run now and then; @i counts up */
+void coroutine_fn pvs_journal_co_breathe(unsigned i);
 
 /* Nothing is tried again after a failed write or flush */
 void coroutine_fn GRAPH_RDLOCK pvs_journal_co_break(PvsJournal *j, int error);
@@ -187,11 +190,11 @@ int coroutine_fn GRAPH_RDLOCK pvs_journal_co_sync(PvsJournal *j);
 
 /* For journal-open.c: the epoch that records go into; lock held */
 JournalEpoch *pvs_journal_open_epoch(PvsJournal *j);
+
+/* It is not open any more; what is in the file stays there */
 void pvs_journal_forget(PvsJournal *j);
 
 /* For journal.c: note that in the header, if that can still be done */
 void coroutine_fn GRAPH_RDLOCK pvs_journal_co_mark_broken(PvsJournal *j);
 
 #endif /* BLOCK_PVS_JOURNAL_H */
-
-/* It is not open any more; what is in the file stays there */
