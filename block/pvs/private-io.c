@@ -343,8 +343,8 @@ static int coroutine_fn GRAPH_RDLOCK part_entry(AioTask *task)
 }
 
 /*
- * Let the event loop go round: who completes or takes in requests holds new ones
- * back until all of that is done (defer_call())
+ * Let the event loop go round: who completes or takes in requests holds new
+ * ones back until all of that is done (defer_call())
  */
 static void coroutine_fn let_go(void)
 {

@@ -71,7 +71,7 @@ typedef struct PvsPrivate {
     unsigned coroutines;
     JournalEpoch *sent;         /* the store has it, the journal not yet past */
     JournalIndex *sent_parts;
-    bool unsettled;             /* the copy or the header could not be written */
+    bool unsettled;             /* copy or header could not be written */
     QemuCoSleep store_sleep, replay_sleep;
     QEMUTimer *break_timer;
     QEMUBH *bh;                 /* tells what has changed */

@@ -23,7 +23,8 @@ int main(int argc, char **argv)
     long offset;
     FILE *f;
 
-    if (argc != 3 || !(f = fopen(argv[1], "r+b"))) {
+    f = argc == 3 ? fopen(argv[1], "r+b") : NULL;
+    if (!f) {
         return 2;
     }
     offset = atol(argv[2]);
