@@ -194,6 +194,151 @@ static void one_of_commits(Row *r)
     row_end(r);
 }
 
+/* Openings alone do not fill the ring; nor are they ever taken for damage (J5) */
+static void one_of_openings(Row *r)
+{
+    Life *l;
+    Copy copy;
+    Tail t = {};
+    uint64_t used = 0;
+
+    row_begin(r);
+    l = r->l;
+    if (life_open(l) && wait_drained(&subject_private, l->blk)) {
+        life_requests(l);
+        life_flush(l);
+    }
+    for (int i = 0; i < 3; i++) {
+        life_end(l);
+        /* The label is made ours: the header is written */
+        if (!life_open(l) || !wait_drained(&subject_private, l->blk)) {
+            break;
+        }
+        read_tail(&t, l->device[JOURNAL]);
+        if (i && t.scan.next.pos != used) {
+            wrong(r, "an opening takes the ring from %" PRIu64 " to %" PRIu64,
+                  used, t.scan.next.pos);
+        }
+        used = t.scan.next.pos;
+        if (!t.scan.ends_with_start) {
+            wrong(r, "the last record is no start");
+        }
+    }
+    /* The next one writes over the start, and it is torn */
+    copy_begin(&copy, l);
+    copy.device[JOURNAL]->data[JOURNAL_RING_OFFSET + 64 +
+                               t.scan.before_start.pos % t.h.ring_size] ^= 1;
+    life_end(l);
+    judge_copy(r);
+    copy_end(&copy);
+    row_end(r);
+}
+
+/* Of two torn copies of the header none would be left (J11) */
+static void judge_headers(Row *r)
+{
+    uint64_t written[JOURNAL_HEADER_COPIES] = {};
+
+    for (guint i = 0; i < r->l->log->events->len; i++) {
+        LogEvent *e = &g_array_index(r->l->log->events, LogEvent, i);
+        bool header = e->request == DEVICE_WRITE &&
+                      e->offset < JOURNAL_RING_OFFSET;
+
+        for (int k = 0; k < JOURNAL_HEADER_COPIES; k++) {
+            if (e->device != JOURNAL) {
+                continue;
+            }
+            if (e->request == DEVICE_FLUSH && written[k] <= e->begin) {
+                written[k] = 0;
+            } else if (header && e->offset == k * JOURNAL_HEADER_BYTES) {
+                written[k] = e->end;
+            }
+        }
+        if (written[0] && written[1]) {
+            wrong(r, "at %" PRIu64 " neither header is durable", e->end);
+            return;
+        }
+    }
+}
+
+static void judge_refusal(Row *r)
+{
+    static const char *const names[] = { "journal", "copy", "store" };
+    Error *err = NULL;
+    BlockBackend *blk = subject_private.open(names, r->l->size, &err);
+
+    if (blk) {
+        wrong(r, "its journal has failed, and it is opened again");
+        blk_unref(blk);
+        return;
+    }
+    if (!strstr(error_get_pretty(err), "is broken")) {
+        wrong(r, "its journal has failed: %s", error_get_pretty(err));
+    }
+    error_free(err);
+}
+
+/* An append, a flush or a header fails: nothing is acknowledged behind it (J1) */
+static void one_of_failures(Row *r)
+{
+    Device *journal;
+
+    row_begin(r);
+    journal = r->l->device[JOURNAL];
+    journal->spares_reads = true;
+    r->l->no_discards = true;
+    r->l->flush_percent = 20;
+    r->l->phase_requests = 60;
+    if (life_open(r->l)) {
+        device_plan_fault(journal, FAULT_ERROR, 1 + rng_below(&r->rng, 60), 0,
+                          false);
+        life_requests(r->l);
+        life_requests(r->l);
+        life_end(r->l);
+        if (journal->failed) {
+            judge_refusal(r);
+        }
+    }
+    judge_headers(r);
+    row_end(r);
+}
+
+/* A request of the local copy fails now and then: it is made up for (J6) */
+static void one_of_copies(Row *r)
+{
+    g_autofree uint8_t *buf = NULL;
+    Life *l;
+    Copy copy;
+
+    row_begin(r);
+    l = r->l;
+    l->device[COPY]->spares_reads = true;
+    buf = g_malloc0(l->size);
+    if (!life_open(l)) {
+        row_end(r);
+        return;
+    }
+    for (int i = 0; i < 4; i++) {
+        device_plan_fault(l->device[COPY], FAULT_ERROR,
+                          1 + rng_below(&r->rng, 20), 0, false);
+        life_requests(l);
+    }
+    life_flush(l);
+    if (!wait_drained(&subject_private, l->blk)) {
+        wrong(r, "the journal is not empty after a minute");
+    }
+    life_judge_store(l, "drained");
+    if (blk_pread(l->blk, 0, l->size, buf, 0) < 0) {
+        wrong(r, "it cannot be read");
+    }
+    judge_content(r, buf, "drained");
+    copy_begin(&copy, l);
+    life_end(l);
+    judge_copy(r);
+    copy_end(&copy);
+    row_end(r);
+}
+
 static bool run_row(const char *what, void (*one)(Row *r), uint64_t lives,
                     uint64_t seed)
 {
@@ -210,8 +355,20 @@ static bool run_row(const char *what, void (*one)(Row *r), uint64_t lives,
 
 bool run_directed(uint64_t lives, uint64_t seed)
 {
-    bool ok = run_row("the end of the ring", one_of_rounds, lives, seed);
+    static const struct {
+        const char *what;
+        void (*one)(Row *r);
+    } rows[] = {
+        { "the end of the ring", one_of_rounds },
+        { "a flush behind a full epoch", one_of_commits },
+        { "openings", one_of_openings },
+        { "the journal fails", one_of_failures },
+        { "the local copy fails", one_of_copies },
+    };
+    bool ok = true;
 
-    return run_row("a flush behind a full epoch", one_of_commits, lives, seed) &&
-           ok;
+    for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+        ok = run_row(rows[i].what, rows[i].one, lives, seed) && ok;
+    }
+    return ok;
 }

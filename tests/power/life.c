@@ -78,16 +78,34 @@ static bool coroutine_fn again(Life *l, int ret, const char *what)
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
         return true;
     }
+    if (l->device[JOURNAL]->failed) {
+        l->refused++;
+        return false;
+    }
     if (l->wrong++ < MAX_NOTES) {
         note("a guest's %s failed: %s", what, strerror(-ret));
     }
     return false;
 }
 
+/* After the journal has failed nothing is acknowledged any more (J1) */
+static bool journal_failed(Life *l)
+{
+    return l->device[JOURNAL]->failed > 0;
+}
+
+static void judge_answer(Life *l, bool failed, int ret, const char *what)
+{
+    if (failed && ret >= 0 && l->wrong++ < MAX_NOTES) {
+        note("a %s is acknowledged after the journal has failed", what);
+    }
+}
+
 static void coroutine_fn co_write(Life *l)
 {
     int64_t offset, bytes;
     Change *c = change_new(l, true);
+    bool failed = journal_failed(l);
     g_autofree uint8_t *buf = NULL;
     int ret;
 
@@ -98,7 +116,8 @@ static void coroutine_fn co_write(Life *l)
     do {
         ret = blk_co_pwrite(l->blk, offset, bytes, buf, 0);
     } while (again(l, ret, "write"));
-    c->end = tick(l);
+    judge_answer(l, failed, ret, "write");
+    c->end = ret >= 0 ? tick(l) : CHANGE_UNDER_WAY;
 }
 
 static void coroutine_fn co_zero(Life *l)
@@ -113,7 +132,7 @@ static void coroutine_fn co_zero(Life *l)
     do {
         ret = blk_co_pwrite_zeroes(l->blk, offset, bytes, flags);
     } while (again(l, ret, "write of zeroes"));
-    c->end = tick(l);
+    c->end = ret >= 0 ? tick(l) : CHANGE_UNDER_WAY;
 }
 
 /* Whether a discard touches a granule that it does not cover is not said */
@@ -136,17 +155,19 @@ static void coroutine_fn co_discard(Life *l)
     do {
         ret = blk_co_pdiscard(l->blk, offset, bytes, 0);
     } while (again(l, ret, "discard"));
-    c->end = tick(l);
+    c->end = ret >= 0 ? tick(l) : CHANGE_UNDER_WAY;
 }
 
 static void coroutine_fn co_flush(Life *l)
 {
     Flush f = { .begin = tick(l) };
+    bool failed = journal_failed(l);
     int ret;
 
     do {
         ret = blk_co_flush(l->blk);
     } while (again(l, ret, "flush"));
+    judge_answer(l, failed, ret, "flush");
     f.end = tick(l);
     if (ret >= 0) {
         g_array_append_val(l->flushes, f);
@@ -228,7 +249,7 @@ static void coroutine_fn co_request(Life *l)
     dice = rng_below(&l->rng, 100);
     if (dice < 10) {
         co_zero(l);
-    } else if (dice < 20 && l->subject->discards) {
+    } else if (dice < 20 && l->subject->discards && !l->no_discards) {
         co_discard(l);
     } else {
         co_write(l);
@@ -273,6 +294,8 @@ bool life_open(Life *l)
         error_free(err);
         return false;
     }
+    l->opened = l->opened ?: tick(l);
+    blk_set_force_allow_inactivate(l->blk);
     if (l->batch_bytes) {
         l->subject->limit_batches(l->blk, l->batch_bytes, l->batch_records);
     }
@@ -294,6 +317,71 @@ void life_flush(Life *l)
     }
 }
 
+void life_judge_store(Life *l, const char *when)
+{
+    uint64_t now = tick(l);
+
+    for (uint64_t s = 0; s < l->sectors; s++) {
+        uint64_t id = stamp_read(l->device[STORE]->data + s * SECTOR, s);
+
+        if (!history_allows(l->history[s], id, now, now)) {
+            l->wrong++;
+            note("%s: sector %" PRIu64 " of the store holds 0x%" PRIx64, when,
+                 s, id);
+            return;
+        }
+    }
+}
+
+/* As for a migration: it is refused, or the store has all (J12) */
+static void inactivate(Life *l)
+{
+    BlockDriverState *bs = blk_bs(l->blk);
+    Error *err = NULL;
+
+    if (bdrv_inactivate(bs, NULL) < 0) {
+        return;
+    }
+    l->inactive++;
+    life_judge_store(l, "while the node is inactive");
+    if (bdrv_activate(bs, &err) < 0) {
+        l->wrong++;
+        note("active again: %s", error_get_pretty(err));
+        error_free(err);
+    } else if (l->subject->durable_store) {
+        wait_drained(l->subject, l->blk);
+    }
+}
+
+static bool label_written_since(const Life *l, uint64_t begin)
+{
+    for (guint i = l->log->events->len; i > 0; i--) {
+        LogEvent *e = &g_array_index(l->log->events, LogEvent, i - 1);
+
+        if (e->end < begin) {
+            break;
+        }
+        if (e->device == STORE && e->request == DEVICE_WRITE &&
+            e->offset >= l->size && e->begin > begin) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A close that writes the label says the truth (J8) */
+void life_end(Life *l)
+{
+    uint64_t begin = tick(l);
+
+    blk_unref(l->blk);
+    l->blk = NULL;
+    if (l->subject->label_closed && label_written_since(l, begin) &&
+        l->subject->label_closed(l->device[STORE]->data, l->size)) {
+        life_judge_store(l, "closed, the label says that it has all");
+    }
+}
+
 static void one_phase(Life *l)
 {
     life_requests(l);
@@ -308,8 +396,11 @@ static void one_phase(Life *l)
             note("what was flushed is not on the store after a minute");
         }
     }
+    if (l->subject->drained && rng_chance(&l->rng, 20)) {
+        inactivate(l);
+    }
     if (rng_chance(&l->rng, 20)) {
-        blk_unref(l->blk);
+        life_end(l);
         life_open(l);
     }
 }
@@ -387,13 +478,6 @@ Life *life_new(const Subject *subject, Start *start, uint64_t seed, bool faults)
     return l;
 }
 
-void life_end(Life *l)
-{
-    blk_unref(l->blk);
-    l->blk = NULL;
-    device_repair(l->device[STORE]);
-}
-
 Life *life_record(const Subject *subject, Start *start, uint64_t seed,
                   bool faults)
 {
@@ -404,6 +488,7 @@ Life *life_record(const Subject *subject, Start *start, uint64_t seed,
         one_phase(l);
     }
     life_end(l);
+    device_repair(l->device[STORE]);
     return l;
 }
 

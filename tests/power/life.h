@@ -71,6 +71,7 @@ typedef struct Life {
     unsigned flush_percent, fault_percent, read_percent;
     int64_t max_bytes;
     bool slow;                  /* the store */
+    bool no_discards;           /* some of which do nothing */
     uint64_t batch_bytes;       /* 0: as it is */
     unsigned batch_records;
 
@@ -82,6 +83,9 @@ typedef struct Life {
     uint64_t reads, wrong;      /* sectors */
     uint64_t requests;
     uint64_t full;              /* of these came while the journal was full */
+    uint64_t refused;           /* because the journal had failed */
+    uint64_t inactive;          /* times that the node was */
+    uint64_t opened;            /* when it was, first */
 
     /* Of the running phase */
     unsigned to_start, running;
@@ -103,6 +107,9 @@ bool life_open(Life *l);
 void life_requests(Life *l);
 void life_flush(Life *l);
 void life_end(Life *l);
+
+/* All requests have ended: does the store have what they wrote? */
+void life_judge_store(Life *l, const char *when);
 void life_free(Life *l);
 
 /* The change that gave a sector the content @id in this life, or NULL */
