@@ -324,7 +324,7 @@ static int coroutine_fn GRAPH_RDLOCK write_start(PvsJournal *j,
 
     pvs_journal_close_epoch(j);
     /* Behind an epoch, or the tail would pass what comes now with it */
-    r.epoch = j->head.epoch = last ? last->end.epoch : j->head.epoch;
+    r.epoch = j->head.epoch = MAX(j->head.epoch, last ? last->end.epoch : 0);
     memcpy(r.nonce, j->head.nonce, sizeof(r.nonce));
     memcpy(r.next_nonce, g->nonce, sizeof(r.next_nonce));
     memset(buf, 0, JOURNAL_ALIGN);

@@ -395,9 +395,11 @@ static void one_phase(Life *l)
             l->wrong++;
             note("what was flushed is not on the store after a minute");
         }
-    }
-    if (l->subject->drained && rng_chance(&l->rng, 20)) {
-        inactivate(l);
+        if (l->subject->drained && rng_chance(&l->rng, 50)) {
+            inactivate(l);
+        }
+    } else if (l->subject->drained && rng_chance(&l->rng, 10)) {
+        inactivate(l);          /* with a lag, mostly */
     }
     if (rng_chance(&l->rng, 20)) {
         life_end(l);
