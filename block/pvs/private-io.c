@@ -243,9 +243,19 @@ int64_t coroutine_fn pvs_private_co_localize(PvsPrivate *p, int64_t offset,
 
 /* Requests */
 
-static bool is_fenced(PvsPrivate *p)
+static bool is_active(const PvsPrivate *p)
 {
-    return qatomic_read(&p->state) == PRIVATE_FENCED;
+    return qatomic_read(&p->journal.open) &&
+           !(qatomic_read(&p->bs->open_flags) & BDRV_O_INACTIVE);
+}
+
+/*
+ * Who is fenced takes no requests. Nor is there anything to read while the node
+ * is not active, but devices look at the first sector all the same.
+ */
+static bool is_refused(PvsPrivate *p)
+{
+    return qatomic_read(&p->state) == PRIVATE_FENCED || !is_active(p);
 }
 
 /* The next part of the request, from one place; returns its length */
@@ -283,7 +293,7 @@ int coroutine_fn pvs_private_co_preadv(PvsPrivate *p, int64_t offset,
                                        size_t qiov_offset)
 {
     while (bytes > 0) {
-        int64_t n = is_fenced(p) ? -EIO
+        int64_t n = is_refused(p) ? -EIO
                                  : read_part(p, offset, bytes, qiov,
                                              qiov_offset);
 
@@ -317,7 +327,7 @@ typedef struct Part {
 
 static int coroutine_fn GRAPH_RDLOCK part_append(const Part *w)
 {
-    if (is_fenced(w->p)) {
+    if (is_refused(w->p)) {
         return -EIO;
     }
     return pvs_journal_co_append(&w->p->journal, JOURNAL_WRITE, w->offset,
@@ -400,7 +410,7 @@ int coroutine_fn pvs_private_co_zero(PvsPrivate *p, int64_t offset,
     while (bytes > 0 && ret >= 0) {
         int64_t n = MIN(bytes, ZERO_RECORD);
 
-        ret = is_fenced(p) ? -EIO
+        ret = is_refused(p) ? -EIO
               : pvs_journal_co_append(&p->journal, JOURNAL_ZERO, offset, n,
                                       NULL, 0, unmap);
         offset += n;
@@ -453,7 +463,10 @@ int coroutine_fn pvs_private_co_flush(PvsPrivate *p)
 {
     int ret;
 
-    if (is_fenced(p)) {
+    if (!is_active(p)) {
+        return 0;               /* there is nothing to flush */
+    }
+    if (is_refused(p)) {
         return -EIO;
     }
     ret = pvs_journal_co_flush(&p->journal);

@@ -124,6 +124,20 @@ void pvs_private_drain_end(PvsPrivate *p)
     }
 }
 
+/* Something has changed */
+static void private_bh(void *opaque)
+{
+    PvsPrivate *p = opaque;
+
+    if (p->suspended && !p->waits.drains &&
+        !(p->bs->open_flags & BDRV_O_INACTIVE)) {
+        /* The node is active all the same: somebody else refused */
+        p->suspended = false;
+        begin_background(p);
+    }
+    pvs_private_tell(p);
+}
+
 /* Open */
 
 static bool read_durability(PvsPrivate *p, QemuOpts *opts, Error **errp)
@@ -250,7 +264,7 @@ PvsPrivate *pvs_private_open(BlockDriverState *bs, VdiskLayer *layer,
     pvs_waits_init(&p->waits);
     p->break_timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME,
                                    SCALE_NS, break_timer, p);
-    p->bh = aio_bh_new(qemu_get_aio_context(), pvs_private_tell, p);
+    p->bh = aio_bh_new(qemu_get_aio_context(), private_bh, p);
     ok = qemu_opts_absorb_qdict(opts, options, errp) &&
          open_all(p, options, opts, errp) &&
          ((flags & BDRV_O_INACTIVE) || activate(p, errp));
@@ -276,7 +290,9 @@ static void coroutine_fn lag_entry(void *opaque)
     LagCo *lc = opaque;
 
     WITH_GRAPH_RDLOCK_GUARD() {
-        lc->lag = pvs_journal_co_lag(lc->j, lc->errp);
+        lc->lag = lc->j->header.broken
+                  ? pvs_journal_report_broken(lc->errp)
+                  : pvs_journal_co_lag(lc->j, lc->errp);
     }
     lc->done = true;
     aio_wait_kick();
@@ -367,6 +383,19 @@ static int coroutine_fn GRAPH_RDLOCK check_copy(PvsPrivate *p, Error **errp)
     return ret;
 }
 
+/* Others may have written to the vDisk while we were not active */
+static void forget_session(PvsPrivate *p)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    p->suspended = false;
+    p->adopted = p->closed_label = false;
+    if (p->state == PRIVATE_READY) {
+        p->state = PRIVATE_AWAY;
+        p->away_since = pvs_now();
+        p->lagging = true;
+    }
+}
+
 int coroutine_fn pvs_private_co_activate(PvsPrivate *p, Error **errp)
 {
     int ret;
@@ -374,26 +403,39 @@ int coroutine_fn pvs_private_co_activate(PvsPrivate *p, Error **errp)
     if (!pvs_private_check_promises(p, errp)) {
         return -ENOTSUP;
     }
+    pvs_journal_forget(&p->journal);
+    forget_session(p);
     ret = pvs_journal_co_recover(&p->journal, p->virtual_size, errp);
-    if (ret >= 0) {
-        p->was_empty = QSIMPLEQ_EMPTY(&p->journal.epochs);
-        ret = check_copy(p, errp);
+    if (ret < 0) {
+        return ret;
     }
-    if (ret >= 0) {
-        begin_background(p);
-        qemu_bh_schedule(p->bh);
+    p->was_empty = QSIMPLEQ_EMPTY(&p->journal.epochs);
+    ret = check_copy(p, errp);
+    if (ret < 0) {
+        /* It may be tried again: then all of it is found anew */
+        pvs_journal_forget(&p->journal);
+        return ret;
     }
-    return ret;
+    begin_background(p);
+    qemu_bh_schedule(p->bh);
+    return 0;
 }
 
 int pvs_private_inactivate(PvsPrivate *p)
 {
     uint64_t lag;
 
+    bdrv_drained_begin(p->bs);
     WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
         pvs_journal_close_epoch(&p->journal);
         lag = pvs_private_lag_bytes(p);
     }
+    if (!lag) {
+        /* The journal stays as it is: the node may become active again */
+        end_background(p);
+        p->suspended = true;
+    }
+    bdrv_drained_end(p->bs);
     if (lag) {
         error_report("The private disk '%s' has %" PRIu64 " bytes that its "
                      "store does not have yet: it cannot be saved or migrated "
@@ -401,8 +443,6 @@ int pvs_private_inactivate(PvsPrivate *p)
                      bdrv_get_node_name(p->bs), lag);
         return -EBUSY;
     }
-    end_background(p);
-    pvs_journal_close(&p->journal);
     return 0;
 }
 

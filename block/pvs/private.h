@@ -69,6 +69,7 @@ typedef struct PvsPrivate {
 
     /* Main loop only */
     bool running;               /* the background */
+    bool suspended;             /* until it is known whether we are inactive */
     bool closing;
     unsigned coroutines;
     JournalEpoch *sent;         /* the store has it, the journal not yet past */

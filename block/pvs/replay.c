@@ -60,7 +60,8 @@ static int coroutine_fn GRAPH_RDLOCK piece_read(Piece *piece, uint8_t **buf)
         ret = pvs_journal_co_read(&p->journal, e.pos, n, &qiov, 0);
         at += n;
     }
-    if (ret < 0) {
+    if (ret < 0 && ret != -ENOMEM) {
+        /* What was acknowledged cannot be read any more */
         pvs_journal_co_break(&p->journal, ret);
     }
     return MIN(ret, 0);
@@ -116,16 +117,18 @@ static int coroutine_fn GRAPH_RDLOCK copy_write(Piece *piece, int64_t offset,
                                                 int64_t bytes, uint8_t *buf)
 {
     VdiskLayer *l = piece->p->layer;
+    uint8_t zeros[VDISK_GRANULE] = {};
     QEMUIOVector qiov;
 
-    if (!buf && vdisk_layer_co_zero(l, offset, bytes, piece->unmap) == 0) {
-        return 0;
-    }
     if (!buf) {
-        g_autofree uint8_t *zeros = g_malloc0(bytes);
+        int ret = vdisk_layer_co_zero(l, offset, bytes, piece->unmap);
 
-        qemu_iovec_init_buf(&qiov, zeros, bytes);
-        return vdisk_layer_co_pwritev(l, offset, bytes, &qiov, 0);
+        if (ret != -ENOTSUP) {
+            return ret;
+        }
+        /* A part of one granule */
+        assert(bytes <= sizeof(zeros));
+        buf = zeros;
     }
     qemu_iovec_init_buf(&qiov, buf, bytes);
     return vdisk_layer_co_pwritev(l, offset, bytes, &qiov, 0);
@@ -251,7 +254,7 @@ for_pieces(PvsPrivate *p, JournalIndex *parts, uint64_t session,
 }
 
 /* Of each byte of the epoch the newest content (J2) */
-static JournalIndex *epoch_parts(const JournalEpoch *e)
+static JournalIndex *coroutine_fn epoch_parts(const JournalEpoch *e)
 {
     JournalIndex *parts = journal_index_new();
 
@@ -262,6 +265,7 @@ static JournalIndex *epoch_parts(const JournalEpoch *e)
             .offset = n->offset, .length = n->length, .pos = n->pos,
             .seq = n->seq, .unmap = n->unmap,
         });
+        pvs_journal_co_breathe(i);
     }
     return parts;
 }
@@ -332,7 +336,7 @@ static int coroutine_fn GRAPH_RDLOCK settle_epoch(PvsPrivate *p)
     if (ret >= 0) {
         p->bytes_shipped += e->bytes;
         p->epochs_shipped++;
-        pvs_journal_retire(&p->journal, e);
+        pvs_journal_co_retire(&p->journal, e);
     }
     return ret;
 }
@@ -453,7 +457,6 @@ static bool coroutine_fn GRAPH_RDLOCK replay_step(PvsPrivate *p)
     int ret = 0;
 
     if (!e && !p->sent) {
-        tell_durable(p);
         return false;
     }
     settle_begin(&settle);
@@ -489,6 +492,9 @@ void coroutine_fn pvs_private_replay_entry(void *opaque)
 
         WITH_GRAPH_RDLOCK_GUARD() {
             more = replay_step(p);
+            if (!more) {
+                tell_durable(p);
+            }
         }
         pvs_private_end(p);
         if (!more && !p->closing) {

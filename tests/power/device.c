@@ -208,6 +208,7 @@ static bool refuses(Device *d, const DeviceInFlight *f)
         d->down = false;
     }
     if (!d->down && d->fault_in && (!d->fault_on_read || is_between(d, f)) &&
+        (!d->spares_reads || !f->reads) &&
         --d->fault_in == 0) {
         d->faults[d->fault]++;
         if (d->fault == FAULT_ERROR) {
@@ -291,6 +292,7 @@ static int coroutine_fn device_co_do(Device *d, DeviceInFlight *f)
     if (!begun) {
         /* Only when it is told of this loss can there be another connection */
         d->refused += f->outage && f->connection == d->connection;
+        d->failed++;
         qemu_mutex_unlock(&d->lock);
         return -EIO;
     }
