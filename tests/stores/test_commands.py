@@ -7,9 +7,10 @@ import pathlib
 import time
 
 from . import faults, images
+from .node import GuestError
 from .process import program, run, until
 
-from guest import Guest, GuestError     # node has told Python where
+from guest import Guest                 # node has told Python where
 
 # In seconds: no answer takes longer, and nothing is left standing
 SOON = 3.0
