@@ -117,12 +117,22 @@ def second_store(image, count, seed):
         with node_of(image, quick, slow, netns=netns) as node:
             runner, readers, ended = run_faults(node, image, [quick], schedule)
             used = [s['reads'] for s in info(node)['stores']]
+            told = told_of(node, 0)
     print(f'# {readers.summary()}; answers of each: {used}; goals: max '
           f'{1000 * LONGEST:.0f}, p99.9 {1000 * USUALLY:.0f} ms', flush=True)
     good = (ended and not readers.wrong and not readers.errors and
             readers.longest() <= LONGEST and
-            readers.percentile(0.999) <= USUALLY and min(used) > 0)
-    return None if good else f'{failures(readers, runner, seed)}\n{used}'
+            readers.percentile(0.999) <= USUALLY and min(used) > 0 and
+            {'suspect', 'up'} <= {*told} and
+            all(a != b for a, b in zip(told, told[1:])))
+    return None if good else \
+        f'{failures(readers, runner, seed)}\n{used}\n{told[-20:]}'
+
+
+def told_of(node, store):
+    """What the events say of its health, one after the other."""
+    return [e['data']['state'] for e in node.events('VDISK_STORE')
+            if e['data']['store'] == store]
 
 
 def resumed(readers, runner):
