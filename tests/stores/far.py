@@ -140,7 +140,7 @@ class Ganesha(Store):
         (self.dir / 'conf').write_text(self.configuration())
         self.give_user('_rpc')
         self.mapper = Process([self.tree / 'sbin/rpcbind', '-f', '-w'],
-                              self.log, self.netns)
+                              self.log, self.netns, self.env())
         until(lambda: self.netns.listens(111), 10, 'rpcbind listens')
 
     def give_user(self, name):
