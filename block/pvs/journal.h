@@ -64,7 +64,7 @@ typedef struct PvsJournal {
 
     bool open;                  /* recovered: the rest is there */
     bool broken;
-    bool fenced;                /* the vDisk is somebody else's: never shipped */
+    bool fenced;                /* somebody else's vDisk: never shipped */
     bool marking;               /* that is being written into the header */
     JournalTail head;           /* where the next record goes */
     uint64_t written;           /* sequence: all up to it are in the file */
@@ -72,7 +72,7 @@ typedef struct PvsJournal {
     uint64_t start;             /* this opening's start, and pads behind it */
     uint64_t tail_pos;          /* durable */
     int64_t changed_at;         /* ns; of the last append */
-    bool uncommitted;           /* something was written since the last commit */
+    bool uncommitted;           /* something came after the last commit */
     JournalIndex *index;
     QSIMPLEQ_HEAD(, JournalEpoch) epochs;   /* with something in them */
     uint64_t lag;               /* bytes of the vDisk in them */

@@ -47,8 +47,8 @@ static bool GRAPH_RDLOCK check_flushes(PvsPrivate *p, Error **errp)
         if (all[i]->bs->open_flags & BDRV_O_NO_FLUSH) {
             error_setg(errp, "Flushes are disabled for the %s of a private "
                        "vDisk", all[i]->name);
-            error_append_hint(errp, "What its guest flushed could be lost. Leave "
-                              "out 'no-flush', or cache=unsafe.\n");
+            error_append_hint(errp, "What its guest flushed could be lost. "
+                              "Leave out 'no-flush', or cache=unsafe.\n");
             return false;
         }
     }

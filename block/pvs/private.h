@@ -60,9 +60,7 @@ typedef struct PvsPrivate {
     char *reason;               /* why it is away or fenced; or NULL */
     bool refused;               /* it is there, and is not what it has to be */
     char *stuck;                /* why nothing is shipped to it; or NULL */
-    bool lagging;               /* store_durability: until nothing is left to
-                                   ship after an outage, flushes may end before
-                                   the store has all */
+    bool lagging;               /* flushes may end before the store has all */
     bool gave_up;               /* atomic; a request failed for want of it */
     unsigned reads;             /* atomic; of the guest, that wait for it */
     uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
