@@ -169,6 +169,77 @@ def stream_goals(streams):
                            unit='x', best=max(speed[way]) / max(speed[other]))
 
 
+def private_write_goals(rows):
+    for cache, speed in rows.items():
+        for case, title in (('far', '20 ms'), ('away', 'store away')):
+            yield Goal('private vDisk, 4 KiB writes, time / raw',
+                       f'{title}, {cache}', ratio(speed['raw'], speed[case]),
+                       1.25, at_least=False, unit='x',
+                       best=max(speed['raw']) / max(speed[case]))
+
+
+def private_seq_goals(rows):
+    for depth, speed in rows.items():
+        yield Goal('private vDisk, 1 MiB writes / raw', f'depth {depth}',
+                   ratio(speed['away'], speed['raw']), .8, unit='x',
+                   best=max(speed['away']) / max(speed['raw']))
+
+
+def flush_ratio(times, other):
+    """Of two medians, less what the way there costs."""
+    return (times['pvs'] - times['nbd']) / (other['raw'] - other['nbd'])
+
+
+def private_flush_goals(rows):
+    idle = rows['idle']
+    quiet = min(idle, key=lambda t: t['raw'])
+    for case, times, others, bound in (
+            ('nothing to ship', idle, idle, 1.5),
+            ('draining / raw meanwhile', rows['draining'], rows['draining'],
+             2.5),
+            ('draining / raw on a quiet disk', rows['draining'],
+             [quiet] * len(rows['draining']), 2.5)):
+        ratios = [flush_ratio(t, o) for t, o in zip(times, others)]
+        yield Goal('private vDisk, flush p50 / raw', case,
+                   statistics.median(ratios), bound, at_least=False, unit='x',
+                   best=min(ratios))
+
+
+def private_drain_goals(rows):
+    for link, row in rows.items():
+        for case, speed in row['epochs'].items():
+            # Two round trips for each epoch: writes, and the flush
+            way = [1 / (1 / s + 2 * row['delay_ms'] / 1000 / int(case))
+                   for s in row['nbd']]
+            yield Goal('private vDisk, drain / what link or store take',
+                       f'{link}, epochs of {case} MiB', ratio(speed, way), .9,
+                       unit='x', best=max(speed) / max(way))
+
+
+def private_epoch_goals(rows):
+    for delay, speed in rows.items():
+        # What two round trips allow, less a tenth
+        bound = 200 if delay == '0' else .9 * 500 / int(delay)
+        yield Goal('private vDisk, epochs of 4 KiB shipped', f'{delay} ms',
+                   statistics.median(speed), bound, unit=' /s',
+                   best=max(speed))
+
+
+def private_recovery_goals(rows):
+    for size, row in rows.items():
+        ratios = [(o - s) / r for o, s, r in zip(row['open'], row['start'],
+                                                 row['read'])]
+        yield Goal('private vDisk, recovery / reading it once',
+                   f'{row["gib"]:g} GiB, records of {size}',
+                   statistics.median(ratios), 1.5, at_least=False, unit='x',
+                   best=min(ratios))
+
+
+def private_full_goals(row):
+    yield Goal('private vDisk, full buffer', 'goes on after a freed epoch',
+               max(row['seconds']), 1, at_least=False, unit=' s')
+
+
 def evaluate(results):
     """All goals that were measured."""
     goals = list(speed_goals(results['cells']))
@@ -179,7 +250,14 @@ def evaluate(results):
                        ('ram', ram_goals), ('ram-calls', ram_call_goals),
                        ('ram-latency', ram_latency_goals),
                        ('push', push_goals), ('assign', assign_goals),
-                       ('reset', reset_goals)):
+                       ('reset', reset_goals),
+                       ('private-write', private_write_goals),
+                       ('private-seq', private_seq_goals),
+                       ('private-flush', private_flush_goals),
+                       ('private-drain', private_drain_goals),
+                       ('private-epochs', private_epoch_goals),
+                       ('private-recovery', private_recovery_goals),
+                       ('private-full', private_full_goals)):
         if results.get(key):
             goals += judge(results[key])
     goals += flush_goals(results['cells'])

@@ -104,6 +104,21 @@ def reset_table(rows):
                   for name, row in rows.items()])
 
 
+def private_flush_table(rows):
+    return table(['flush p50, us', 'nbd', 'raw', 'pvs'],
+                 [[case] + [f'{statistics.median(t[n] for t in times):.0f}'
+                            for n in ('nbd', 'raw', 'pvs')]
+                  for case, times in rows.items()])
+
+
+def private_drain_table(rows):
+    epochs = list(next(iter(rows.values()))['epochs'])
+    return table(['drain, MiB/s', 'nbd'] + [f'{e} MiB epochs' for e in epochs],
+                 [[link] + [f'{statistics.median(s):.0f}' for s in
+                            (row['nbd'], *row['epochs'].values())]
+                  for link, row in rows.items()])
+
+
 def goal_table(goals):
     rows = []
     for g in goals:
@@ -120,7 +135,9 @@ def print_all(results, goals):
              ('same-process', own_table), ('create', create_table),
              ('memory', memory_table), ('flush-calls', calls_table),
              ('ram', ram_table),
-             ('reset', reset_table)]
+             ('reset', reset_table),
+             ('private-flush', private_flush_table),
+             ('private-drain', private_drain_table)]
     for key, draw in parts:
         if results.get(key):
             print(f'\n{draw(results[key])}')

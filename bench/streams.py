@@ -152,13 +152,14 @@ class Streams:
         with self.source(stream) as source:
             speed = {n: [] for n in names}
             counts = {n: self.count(stream, source, n) for n in names}
-            if stream.rate:
+            copied = stream.kind == 'seq' and not stream.delay
+            if copied:
                 speed['nbdcopy'] = []
             for number in range(rounds):
                 for name in order(names, number):
                     speed[name].append(self.sample(stream, source, name,
                                                    counts[name]))
-                if stream.rate:
+                if copied:
                     speed['nbdcopy'].append(self.nbdcopy(source))
         return {'speed': speed, 'requests': counts}
 

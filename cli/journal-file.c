@@ -104,15 +104,14 @@ static size_t read_ring(const JournalFile *f, uint64_t pos, uint8_t *buf,
     return read_at(f->fd, buf, n, in_file(f, pos), error) ? n : 0;
 }
 
-/* It has a checksum, and is of this generation; what came before is not known */
+/* It has a checksum, and is ours; what came before is not known */
 static bool looks_valid(const JournalFile *f, const JournalRecord *r,
                         uint64_t rest)
 {
     bool range = r->length > 0 && r->length <= f->header.virtual_size &&
                  r->offset <= f->header.virtual_size - r->length;
 
-    return r->seq > f->scan.next.seq &&
-           !memcmp(r->nonce, f->scan.next.nonce, sizeof(r->nonce)) &&
+    return journal_scan_knows(&f->scan, r) &&
            (r->type == JOURNAL_ZERO ? range :
             r->type == JOURNAL_WRITE && range &&
             r->length <= journal_payload_max(f->header.ring_size) &&

@@ -95,6 +95,15 @@ typedef enum Found {
     FOUND_REFUSED,
 } Found;
 
+static void not_a_cache(const char *name, Error **errp)
+{
+    ERRP_GUARD();
+
+    error_setg(errp, "'%s' is not a host cache", name);
+    error_append_hint(errp, "It is left as it is. Choose another name with "
+                      "host-cache, or remove it.\n");
+}
+
 static Found judge_header(PvsCache *c, const char *name, const PvsCacheId *id,
                           Error **errp)
 {
@@ -102,7 +111,7 @@ static Found judge_header(PvsCache *c, const char *name, const PvsCacheId *id,
     const VdiskHeader *h = &c->header;
 
     if (h->role != VDISK_ROLE_HOST_CACHE) {
-        error_setg(errp, "'%s' is not a host cache", name);
+        not_a_cache(name, errp);
         return FOUND_REFUSED;
     }
     if (h->incompatible_features) {
@@ -168,7 +177,7 @@ static Found judge_data(PvsCache *c, const char *name, const PvsCacheId *id,
         return FOUND_OLD;
     }
     if (!is_layer(buf, n, &role)) {
-        error_setg(errp, "'%s' is not a host cache", name);
+        not_a_cache(name, errp);
         return FOUND_REFUSED;
     }
     c->header_copy = vdisk_header_choose(&c->header, buf, &bad, &why);
@@ -201,12 +210,15 @@ typedef enum Lock {
  */
 static Lock open_locked(const char *name, int flags, int *fd, Error **errp)
 {
+    ERRP_GUARD();
     struct stat st, now;
     int ret;
 
     *fd = flags & O_CREAT ? qemu_create(name, flags & ~O_CREAT, 0644, errp)
                           : qemu_open(name, flags, errp);
     if (*fd < 0) {
+        error_append_hint(errp, "A relay writes to its host cache. Choose "
+                          "another place with host-cache, or leave it out.\n");
         return LOCK_FAILED;
     }
     ret = qemu_lock_fd(*fd, 0, 1, true);

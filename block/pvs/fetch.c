@@ -81,15 +81,15 @@ static Coroutine *fetch_wake(PvsFetch *f)
     return first;
 }
 
-/* Until one of the flags is set. Caller holds the lock. */
+/* Until one of the flags is set, or @until, ns. Caller holds the lock. */
 static void coroutine_fn fetch_co_wait_for(PvsFetch *f, const bool *flag,
-                                           const bool *stop)
+                                           const bool *stop, int64_t until)
 {
     FetchWaiter fw = {};
 
     QLIST_INSERT_HEAD(&f->waiters, &fw, next);
-    while (!*flag && !*stop) {
-        pvs_co_wait(&f->img->waits, &fw.w, INT64_MAX);
+    while (!*flag && !*stop && (until == INT64_MAX || pvs_now() < until)) {
+        pvs_co_wait(&f->img->waits, &fw.w, until);
     }
     QLIST_REMOVE(&fw, next);
 }
@@ -343,19 +343,29 @@ PvsFetch *coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,
     return f;
 }
 
+static int coroutine_fn fetch_co_wait(PvsFetch *f, const bool *stop,
+                                      int64_t until)
+{
+    QEMU_LOCK_GUARD(&f->img->waits.lock);
+    fetch_co_wait_for(f, &f->done, stop, until);
+    return f->done ? f->ret : -ECANCELED;
+}
+
 int coroutine_fn pvs_fetch_co_wait(PvsImage *img, PvsFetch *f)
 {
-    static const bool never;
+    return fetch_co_wait(f, &f->done, INT64_MAX);
+}
 
-    return pvs_fetch_co_wait_unless(img, f, &never);
+int coroutine_fn pvs_fetch_co_wait_until(PvsImage *img, PvsFetch *f,
+                                         int64_t until)
+{
+    return fetch_co_wait(f, &f->done, until);
 }
 
 int coroutine_fn pvs_fetch_co_wait_unless(PvsImage *img, PvsFetch *f,
                                           const bool *stop)
 {
-    QEMU_LOCK_GUARD(&img->waits.lock);
-    fetch_co_wait_for(f, &f->done, stop);
-    return f->done ? f->ret : -ECANCELED;
+    return fetch_co_wait(f, stop, INT64_MAX);
 }
 
 bool pvs_fetch_is_done(PvsFetch *f)
@@ -386,7 +396,7 @@ void pvs_fetch_unref(PvsImage *img, PvsFetch *f)
 void coroutine_fn pvs_fetch_co_settle(PvsImage *img, PvsFetch *f)
 {
     WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
-        fetch_co_wait_for(f, &f->settled, &f->settled);
+        fetch_co_wait_for(f, &f->settled, &f->settled, INT64_MAX);
     }
     pvs_fetch_unref(img, f);
 }

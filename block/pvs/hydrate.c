@@ -22,6 +22,12 @@
 /* Fetches on their way: alone, and while somebody waits for others */
 #define FETCHES         16
 #define FETCHES_SHY     1
+/*
+ * What is on its way stands in the line before whoever reads next, so there is
+ * less of it where fetches take longer than the fastest one, by more than this:
+ * what LEDBAT (RFC 6817) allows background traffic; ns
+ */
+#define QUEUE_MAX       (100 * SCALE_MS)
 /* After a fetch has failed, and while the node is drained; ns */
 #define PAUSE           (200 * SCALE_MS)
 /* Looked at at once in the map */
@@ -32,18 +38,29 @@ typedef struct HydrateJob {
     PvsImage *img;
     PvsFetch *fetches[FETCHES];
     int64_t bytes[FETCHES];     /* of each that was missing */
+    int64_t began[FETCHES];     /* ns */
     unsigned first, n;
+    unsigned window;            /* how many of them there may be */
+    int64_t fastest;            /* that one took, ns */
     bool delta;                 /* began to use the cache of another version */
     bool cancelled;             /* under the image's lock */
     bool failed;                /* a fetch, in this round */
     int64_t stored;             /* bytes, in this round */
 } HydrateJob;
 
+static void hydrate_pace(HydrateJob *j, int64_t took)
+{
+    j->fastest = MIN(j->fastest, took);
+    j->window = took - j->fastest > QUEUE_MAX ? MAX(j->window / 2, 1)
+                                              : MIN(j->window + 1, FETCHES);
+}
+
 /* The oldest fetch; what of it is in the cache now is progress */
 static void coroutine_fn hydrate_wait_oldest(HydrateJob *j)
 {
     PvsFetch *f = j->fetches[j->first];
     int64_t bytes = j->bytes[j->first];
+    int64_t began = j->began[j->first];
     int ret;
 
     j->first = (j->first + 1) % FETCHES;
@@ -54,6 +71,7 @@ static void coroutine_fn hydrate_wait_oldest(HydrateJob *j)
         pvs_fetch_unref(j->img, f);
         return;
     }
+    hydrate_pace(j, pvs_now() - began);
     if (ret < 0) {
         j->failed = true;
         bytes = 0;
@@ -118,14 +136,17 @@ static int64_t coroutine_fn hydrate_step(HydrateJob *j, int64_t offset,
     if (state != VDISK_STATE_BASE) {
         return n;
     }
-    while (j->n >= (somebody_waits(img) ? FETCHES_SHY : FETCHES)) {
+    while (j->n >= (somebody_waits(img) ? FETCHES_SHY : j->window)) {
         hydrate_wait_oldest(j);
     }
     f = pvs_fetch_begin(img, offset, hydrate_unit(img, offset, n),
                         PVS_BACKGROUND, &n);
     if (f) {
-        j->fetches[(j->first + j->n) % FETCHES] = f;
-        j->bytes[(j->first + j->n++) % FETCHES] = n;
+        unsigned last = (j->first + j->n++) % FETCHES;
+
+        j->fetches[last] = f;
+        j->bytes[last] = n;
+        j->began[last] = pvs_now();
         block_job_ratelimit_processed_bytes(&j->common, n);
     }
     return n;
@@ -261,6 +282,8 @@ void qmp_vdisk_hydrate(const char *job_id, const char *node_name,
         return;
     }
     j->img = img;
+    j->window = 1;
+    j->fastest = INT64_MAX;
     j->delta = from;
     job_start(&j->common.job);
 }

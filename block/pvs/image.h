@@ -145,6 +145,10 @@ PvsFetch * coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,
 /* Wait until @f has its data; 0 or -errno. Without the graph lock. */
 int coroutine_fn GRAPH_UNLOCKED pvs_fetch_co_wait(PvsImage *img, PvsFetch *f);
 
+/* As above, but no longer than until @until, ns: then -ECANCELED */
+int coroutine_fn GRAPH_UNLOCKED
+pvs_fetch_co_wait_until(PvsImage *img, PvsFetch *f, int64_t until);
+
 /*
  * As above, but no longer than until *@stop is set under the lock, and all who
  * wait are woken: then -ECANCELED.

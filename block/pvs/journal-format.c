@@ -51,13 +51,15 @@ typedef struct QEMU_PACKED DiskHeader {
     uint8_t desktop[JOURNAL_UUID_BYTES];
     DiskLabel label;
     DiskLabel intent;
-    uint8_t reserved2[240];
+    uint8_t newest[JOURNAL_NONCE_BYTES];
+    uint8_t reserved2[224];
     char vdisk[VDISK_NAME_CHARS + 1];
     uint8_t reserved3[3456];
 } DiskHeader;
 
 QEMU_BUILD_BUG_ON(sizeof(DiskHeader) != JOURNAL_HEADER_BYTES);
 QEMU_BUILD_BUG_ON(offsetof(DiskHeader, label) != 192);
+QEMU_BUILD_BUG_ON(offsetof(DiskHeader, newest) != 272);
 QEMU_BUILD_BUG_ON(offsetof(DiskHeader, vdisk) != 512);
 
 typedef struct QEMU_PACKED DiskRecord {
@@ -201,10 +203,14 @@ void journal_header_encode(const JournalHeader *h,
     memcpy(d.desktop, h->desktop, sizeof(d.desktop));
     label_encode(&d.label, &h->label);
     label_encode(&d.intent, &h->intent);
+    memcpy(d.newest, h->newest, sizeof(d.newest));
     g_strlcpy(d.vdisk, h->vdisk, sizeof(d.vdisk));
     d.checksum = GUINT64_TO_LE(journal_checksum(&d, sizeof(d)));
     memcpy(buf, &d, sizeof(d));
 }
+
+static const char other_version[] =
+    "its format is of another version; use a newer Deskcast";
 
 /* What tells other files, other versions and damage apart */
 static const char *header_fault(DiskHeader *d)
@@ -219,7 +225,7 @@ static const char *header_fault(DiskHeader *d)
         return "its checksum is wrong";
     }
     if (GUINT32_FROM_LE(d->version) != HEADER_VERSION) {
-        return "its format is of another version; use a newer Deskcast";
+        return other_version;
     }
     if (GUINT64_FROM_LE(d->ring_offset) != JOURNAL_RING_OFFSET ||
         d->vdisk[VDISK_NAME_CHARS]) {
@@ -255,6 +261,7 @@ static void header_decode(JournalHeader *h, const DiskHeader *d)
     memcpy(h->desktop, d->desktop, sizeof(d->desktop));
     label_decode(&h->label, &d->label);
     label_decode(&h->intent, &d->intent);
+    memcpy(h->newest, d->newest, sizeof(d->newest));
     memcpy(h->vdisk, d->vdisk, sizeof(d->vdisk));
 }
 
@@ -274,6 +281,14 @@ bool journal_header_decode(JournalHeader *h,
     return journal_header_valid(h, why);
 }
 
+static bool is_other_version(const uint8_t *buf)
+{
+    DiskHeader d;
+
+    memcpy(&d, buf, sizeof(d));
+    return header_fault(&d) == other_version;
+}
+
 int journal_header_choose(JournalHeader *h, const uint8_t *buf, char **why)
 {
     g_autofree char *first = NULL;
@@ -282,6 +297,10 @@ int journal_header_choose(JournalHeader *h, const uint8_t *buf, char **why)
     bool a_ok = journal_header_decode(&a, buf, &first);
     bool b_ok = journal_header_decode(&b, buf + JOURNAL_HEADER_BYTES, &second);
 
+    if (is_other_version(buf) || is_other_version(buf + JOURNAL_HEADER_BYTES)) {
+        *why = g_strdup(other_version);
+        return -1;
+    }
     if (!a_ok && !b_ok) {
         *why = g_strdup(first);
         return -1;

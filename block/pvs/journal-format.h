@@ -61,6 +61,7 @@ typedef struct JournalHeader {
     uint64_t version;
     uint8_t desktop[JOURNAL_UUID_BYTES];
     JournalLabel label, intent;
+    uint8_t newest[JOURNAL_NONCE_BYTES];    /* nonce of the last generation */
     char vdisk[VDISK_NAME_CHARS + 1];
 } JournalHeader;
 
@@ -109,7 +110,8 @@ bool journal_header_decode(JournalHeader *h,
 
 /*
  * Choose among the copies, one behind the other in @buf. Returns which, or -1
- * with *@why set.
+ * with *@why set; also if one of them is of another version, which may have
+ * changed what the other copy speaks of.
  */
 int journal_header_choose(JournalHeader *h, const uint8_t *buf, char **why);
 

@@ -16,28 +16,40 @@
 
 /* Read at once in a recovery; at least journal_scan_window() */
 #define SCAN_BYTES      (4 * MiB)
+/* Written at once; a vector has a limit too */
+#define BATCH_BYTES     (2 * MiB)
+#define BATCH_RECORDS   256
 
 /* Header */
 
-/* Into the copy that is not in use; header_mutex is held */
-static int coroutine_fn GRAPH_RDLOCK put_header(PvsJournal *j,
-                                                const JournalHeader *new)
+/* The one that is not in use */
+static int other_copy(const PvsJournal *j)
 {
-    int copy = (j->header_copy + 1) % JOURNAL_HEADER_COPIES;
-    JournalHeader h = *new;
+    return (j->header_copy + 1) % JOURNAL_HEADER_COPIES;
+}
+
+/* Into the other copy, as what comes next; header_mutex is held */
+static int coroutine_fn GRAPH_RDLOCK put_header(PvsJournal *j, JournalHeader *h)
+{
     uint8_t *buf = qemu_blockalign(j->child->bs, JOURNAL_HEADER_BYTES);
     int ret;
 
-    h.generation = j->header.generation + 1;
-    journal_header_encode(&h, buf);
-    ret = bdrv_co_pwrite(j->child, copy * JOURNAL_HEADER_BYTES,
+    h->generation = j->header.generation + 1;
+    journal_header_encode(h, buf);
+    ret = bdrv_co_pwrite(j->child, other_copy(j) * JOURNAL_HEADER_BYTES,
                          JOURNAL_HEADER_BYTES, buf, 0);
     qemu_vfree(buf);
-    if (ret >= 0) {
-        j->header = h;
-        j->header_copy = copy;
-    }
     return MIN(ret, 0);
+}
+
+/*
+ * It is durable, and only now in use: until then the next one goes over it, not
+ * over the other one. Of two torn copies none would be left.
+ */
+static void use_header(PvsJournal *j, const JournalHeader *h)
+{
+    j->header_copy = other_copy(j);
+    j->header = *h;
 }
 
 int coroutine_fn pvs_journal_co_change_header(PvsJournal *j,
@@ -58,11 +70,10 @@ int coroutine_fn pvs_journal_co_change_header(PvsJournal *j,
     change(&h, opaque);
     ret = qatomic_read(&j->broken) ? -EIO : put_header(j, &h);
     if (ret >= 0) {
-        /*
-         * Durable before the next one is written, which goes over the other
-         * copy: of two torn copies none would be left.
-         */
         ret = pvs_journal_co_sync(j);
+    }
+    if (ret >= 0) {
+        use_header(j, &h);
     }
     qemu_co_mutex_unlock(&j->header_mutex);
     if (ret < 0) {
@@ -83,11 +94,12 @@ static void coroutine_fn mark_broken_entry(void *opaque)
         h = j->header;
         h.broken = true;
         /* It may fail too: then it is as if the power had failed */
-        if (put_header(j, &h) >= 0) {
-            bdrv_co_flush(j->child->bs);
+        if (put_header(j, &h) >= 0 && bdrv_co_flush(j->child->bs) >= 0) {
+            use_header(j, &h);
         }
         qemu_co_mutex_unlock(&j->header_mutex);
     }
+    j->marking = false;
     bdrv_dec_in_flight(bs);
 }
 
@@ -97,6 +109,7 @@ void coroutine_fn pvs_journal_co_mark_broken(PvsJournal *j)
     Coroutine *co = qemu_coroutine_create(mark_broken_entry, j);
 
     bdrv_inc_in_flight(j->bs);
+    j->marking = true;
     aio_co_schedule(qemu_get_current_aio_context(), co);
 }
 
@@ -135,6 +148,9 @@ static int coroutine_fn GRAPH_RDLOCK read_header(PvsJournal *j, Error **errp)
         error_setg(errp, "The reconnect buffer was cut off: it has %" PRId64
                    " bytes instead of %" PRIu64, length,
                    JOURNAL_RING_OFFSET + j->header.ring_size);
+        error_append_hint(errp, "Bring the file back as it was. If the store "
+                          "has everything, make a new one with 'qemu-img "
+                          "create -f pvs -o role=journal,...'.\n");
         return -EINVAL;
     }
     return MIN(ret, 0);
@@ -163,11 +179,6 @@ static void recover_record(void *opaque, const JournalRecord *r,
         .seq = r->seq,
         .unmap = r->flags & JOURNAL_FLAG_UNMAP,
     };
-    JournalEntry n = {
-        .seq = x.seq, .offset = x.offset, .length = x.length, .pos = x.pos,
-        .unmap = x.unmap,
-    };
-    JournalEpoch *e;
 
     j->head = rc->scan.next;
     if (r->epoch > j->head.epoch) {
@@ -179,10 +190,7 @@ static void recover_record(void *opaque, const JournalRecord *r,
         return;
     }
     journal_index_insert(j->index, x);
-    e = pvs_journal_open_epoch(j);
-    g_array_append_val(e->entries, n);
-    e->space += journal_record_space(r, j->unit);
-    e->bytes += r->length;
+    pvs_journal_note(j, r, payload);
 }
 
 /* As much from @pos on as can be read at once, or up to @end */
@@ -259,16 +267,45 @@ static void pass_record(PvsJournal *j, const JournalRecord *r)
     }
 }
 
+typedef struct Generation {
+    uint64_t virtual_size;
+    uint8_t nonce[JOURNAL_NONCE_BYTES];
+} Generation;
+
+static void header_generation(JournalHeader *h, const void *opaque)
+{
+    const Generation *g = opaque;
+
+    h->virtual_size = g->virtual_size;
+    memcpy(h->newest, g->nonce, sizeof(h->newest));
+}
+
+/*
+ * What was found is durable, and the header says so before another generation
+ * begins. And it has the nonce of that, so that its records are proof even if
+ * the start is lost that would tell it (J5).
+ */
+static int coroutine_fn GRAPH_RDLOCK announce_generation(PvsJournal *j,
+                                                         const Generation *g)
+{
+    int ret;
+
+    j->written = j->head.seq - 1;
+    j->durable = j->start = 0;
+    ret = pvs_journal_co_sync(j);
+    return ret < 0 ? ret : pvs_journal_co_change_header(j, header_generation,
+                                                        g);
+}
+
 /* Write the record that begins a generation; then all is durable (J4, J5) */
-static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
-                                                      const JournalScan *s)
+static int coroutine_fn GRAPH_RDLOCK write_start(PvsJournal *j,
+                                                 const Generation *g)
 {
     JournalRecord r = {
         .type = JOURNAL_START,
         .seq = j->head.seq,
         .link = j->head.link,
-        /* It may go over a start that was durable: not of itself */
-        .durable = MIN(s->durable, j->head.seq - 1),
+        .durable = j->durable,
     };
     uint64_t pad = ROUND_UP(j->head.pos + j->unit, JOURNAL_ALIGN) -
                    (j->head.pos + j->unit);
@@ -279,9 +316,9 @@ static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
 
     pvs_journal_close_epoch(j);
     /* Behind an epoch, or the tail would pass what comes now with it */
-    r.epoch = j->head.epoch = last ? last->end.epoch : j->head.epoch;
+    r.epoch = j->head.epoch = MAX(j->head.epoch, last ? last->end.epoch : 0);
     memcpy(r.nonce, j->head.nonce, sizeof(r.nonce));
-    qemu_guest_getrandom_nofail(r.next_nonce, sizeof(r.next_nonce));
+    memcpy(r.next_nonce, g->nonce, sizeof(r.next_nonce));
     memset(buf, 0, JOURNAL_ALIGN);
     journal_record_encode(&r, buf);
     pass_record(j, &r);
@@ -299,15 +336,18 @@ static int coroutine_fn GRAPH_RDLOCK begin_generation(PvsJournal *j,
     ret = bdrv_co_pwrite(j->child, JOURNAL_RING_OFFSET + at % j->ring_size,
                          j->head.pos - at, buf, 0);
     qemu_vfree(buf);
-    if (ret >= 0) {
-        ret = bdrv_co_flush(j->child->bs);
+    if (ret < 0) {
+        pvs_journal_co_break(j, ret);
+        return ret;
     }
-    j->written = j->durable = j->start = j->head.seq - 1;
-    return MIN(ret, 0);
+    j->written = j->start = j->head.seq - 1;
+    return pvs_journal_co_sync(j);
 }
 
-static int coroutine_fn GRAPH_RDLOCK recover_ring(PvsJournal *j, Error **errp)
+static int coroutine_fn GRAPH_RDLOCK
+recover_ring(PvsJournal *j, uint64_t virtual_size, Error **errp)
 {
+    Generation g = { .virtual_size = virtual_size };
     Recovery rc = { .j = j };
     JournalScan *s = &rc.scan;
     int ret;
@@ -334,11 +374,26 @@ static int coroutine_fn GRAPH_RDLOCK recover_ring(PvsJournal *j, Error **errp)
                    "begins a session");
         return -ENOSPC;
     }
-    ret = begin_generation(j, s);
+    qemu_guest_getrandom_nofail(g.nonce, sizeof(g.nonce));
+    ret = announce_generation(j, &g);
+    if (ret >= 0) {
+        ret = write_start(j, &g);
+    }
     if (ret < 0) {
         error_setg_errno(errp, -ret, "Could not write to the reconnect buffer");
     }
     return ret;
+}
+
+int pvs_journal_report_broken(Error **errp)
+{
+    ERRP_GUARD();
+
+    error_setg(errp, "The reconnect buffer is broken: its disk failed while "
+               "writes were under way");
+    error_append_hint(errp, "Keep the file; 'deskcast journal rescue' gets out "
+                      "what it holds.\n");
+    return -EIO;
 }
 
 static void no_change(void *opaque)
@@ -348,8 +403,7 @@ static void no_change(void *opaque)
 int64_t coroutine_fn pvs_journal_co_lag(PvsJournal *j, Error **errp)
 {
     Recovery rc = { .j = j, .bytes = MIN(SCAN_BYTES, j->ring_size) };
-    JournalEpoch *e;
-    int64_t lag = 0;
+    int64_t lag;
     int ret;
 
     j->changed = no_change;
@@ -364,16 +418,9 @@ int64_t coroutine_fn pvs_journal_co_lag(PvsJournal *j, Error **errp)
     } else if (rc.scan.damaged) {
         ret = report_damage(j, &rc.scan, errp);
     }
-    QSIMPLEQ_FOREACH(e, &j->epochs, next) {
-        lag += e->bytes;
-    }
+    lag = j->lag;
     pvs_journal_forget(j);
     return ret < 0 ? ret : lag;
-}
-
-static void bind_size(JournalHeader *h, const void *opaque)
-{
-    h->virtual_size = *(const uint64_t *)opaque;
 }
 
 int coroutine_fn pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size,
@@ -384,29 +431,21 @@ int coroutine_fn pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size,
     if (ret < 0) {
         return ret;
     }
-    if (j->header.broken) {
-        error_setg(errp, "The reconnect buffer is broken: its disk failed "
-                   "while writes were under way");
-        error_append_hint(errp, "Keep the file; 'deskcast journal rescue' gets "
-                          "out what it holds.\n");
-        return -EIO;
+    if (j->header.broken || j->broken) {
+        return pvs_journal_report_broken(errp);
     }
     if (j->header.virtual_size && j->header.virtual_size != virtual_size) {
         error_setg(errp, "The reconnect buffer is for a vDisk of %" PRIu64
                    " bytes, and the local copy for one of %" PRIu64,
                    j->header.virtual_size, virtual_size);
+        error_append_hint(errp, "Name the two files of the same vDisk.\n");
         return -EINVAL;
     }
+    assert(!j->open && !j->index && QSIMPLEQ_EMPTY(&j->epochs));
     j->index = journal_index_new();
     j->tail_pos = j->header.tail.pos;
-    ret = recover_ring(j, errp);
-    if (ret == 0 && !j->header.virtual_size) {
-        ret = pvs_journal_co_change_header(j, bind_size, &virtual_size);
-        if (ret < 0) {
-            error_setg_errno(errp, -ret, "Could not write to the reconnect "
-                             "buffer");
-        }
-    }
+    j->uncommitted = false;
+    ret = recover_ring(j, virtual_size, errp);
     if (ret < 0) {
         pvs_journal_forget(j);
         return ret;
@@ -455,6 +494,8 @@ bool pvs_journal_open(PvsJournal *j, BlockDriverState *bs, BdrvChild *child,
     }
     j->unit = j->header.unit;
     j->ring_size = j->header.ring_size;
+    j->batch_bytes = BATCH_BYTES;
+    j->batch_records = BATCH_RECORDS;
     if (j->unit < child->bs->bl.request_alignment) {
         /* A torn write could take its neighbours with it */
         error_setg(errp, "The reconnect buffer was made for sectors of %" PRIu32
@@ -470,7 +511,7 @@ bool pvs_journal_open(PvsJournal *j, BlockDriverState *bs, BdrvChild *child,
 void pvs_journal_close(PvsJournal *j)
 {
     pvs_journal_forget(j);
-    j->open = false;
+    BDRV_POLL_WHILE(j->bs, j->marking);
 }
 
 int coroutine_fn pvs_journal_co_format(BlockBackend *blk, JournalHeader *h,

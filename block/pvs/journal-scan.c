@@ -122,6 +122,13 @@ static void found(JournalScan *s, uint64_t pos, uint64_t durable)
     }
 }
 
+bool journal_scan_knows(const JournalScan *s, const JournalRecord *r)
+{
+    return r->seq > s->next.seq &&
+           (!memcmp(r->nonce, s->next.nonce, sizeof(r->nonce)) ||
+            !memcmp(r->nonce, s->h->newest, sizeof(r->nonce)));
+}
+
 void journal_scan_proof(JournalScan *s, uint64_t pos, const uint8_t *buf,
                         size_t len)
 {
@@ -130,8 +137,7 @@ void journal_scan_proof(JournalScan *s, uint64_t pos, const uint8_t *buf,
 
     found(s, UINT64_MAX, s->durable);
     for (size_t at = 0; at + unit <= len; at += unit) {
-        if (journal_record_decode(&r, buf + at) && r.seq > s->next.seq &&
-            !memcmp(r.nonce, s->next.nonce, sizeof(r.nonce))) {
+        if (journal_record_decode(&r, buf + at) && journal_scan_knows(s, &r)) {
             found(s, pos + at, r.durable);
         }
     }

@@ -48,6 +48,12 @@ void journal_scan_init(JournalScan *s, const JournalHeader *h);
 bool journal_scan_records(JournalScan *s, const uint8_t *buf, size_t len,
                           JournalScanFunc *func, void *opaque);
 
+/*
+ * Is @r, found beyond the head, ours? Then it is of the generation at the head,
+ * or of the newest one; nothing else of it is known.
+ */
+bool journal_scan_knows(const JournalScan *s, const JournalRecord *r);
+
 /* Position at which the ring is over: that of the tail, one round later */
 uint64_t journal_scan_end(const JournalScan *s);
 

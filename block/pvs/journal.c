@@ -14,12 +14,12 @@
 
 /* Written at once: a deep queue gathers, a shallow one does not wait */
 #define MAX_BATCHES     4
-#define BATCH_BYTES     (2 * 1024 * 1024)
-#define BATCH_RECORDS   256
 /* What a write leaves free: for its commit, and for starts */
 #define SPARE           (4 * JOURNAL_ALIGN)
 /* The driver closes an epoch that takes this part of the ring (J2) */
 #define EPOCH_PART      8
+/* Entries of an epoch that are gone through before others get their turn */
+#define SLICE           256
 
 /* A record on its way into the file */
 typedef struct Append {
@@ -43,7 +43,7 @@ struct JournalBatch {
 
 /* Epochs */
 
-JournalEpoch *pvs_journal_open_epoch(PvsJournal *j)
+static JournalEpoch *open_epoch(PvsJournal *j)
 {
     JournalEpoch *e = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
 
@@ -59,22 +59,24 @@ JournalEpoch *pvs_journal_open_epoch(PvsJournal *j)
     return e;
 }
 
-void pvs_journal_close_epoch(PvsJournal *j)
+bool pvs_journal_close_epoch(PvsJournal *j)
 {
     JournalEpoch *e = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
 
     if (!e || e->closed) {
-        return;
+        return false;
     }
     j->head.epoch++;
     e->closed = true;
     e->end = j->head;
+    j->closed_pos = e->end.pos;
     j->changed(j->opaque);
+    return true;
 }
 
-static void note_entry(PvsJournal *j, const JournalRecord *r, uint64_t payload)
+void pvs_journal_note(PvsJournal *j, const JournalRecord *r, uint64_t payload)
 {
-    JournalEpoch *e = pvs_journal_open_epoch(j);
+    JournalEpoch *e = open_epoch(j);
     JournalEntry entry = {
         .seq = r->seq,
         .offset = r->offset,
@@ -86,6 +88,7 @@ static void note_entry(PvsJournal *j, const JournalRecord *r, uint64_t payload)
     g_array_append_val(e->entries, entry);
     e->space += journal_record_space(r, j->unit);
     e->bytes += r->length;
+    j->lag += r->length;
 }
 
 /* Space */
@@ -106,6 +109,7 @@ static uint64_t ring_rest(const PvsJournal *j)
     return j->ring_size - j->head.pos % j->ring_size;
 }
 
+/* After batch_make_room(): nothing moves the head before the record does */
 static bool has_space(const PvsJournal *j, uint64_t space)
 {
     uint64_t rest = ring_rest(j);
@@ -138,7 +142,7 @@ static int coroutine_fn GRAPH_RDLOCK wait_for_space(PvsJournal *j,
     qemu_mutex_lock(&j->waits->lock);
     j->space_waiters++;
     j->changed(j->opaque);
-    while (!j->broken && !has_space(j, space)) {
+    while (!j->broken && !j->fenced && !has_space(j, space)) {
         PvsWaiter w = {};
         int64_t until = pvs_waits_limit(j->waits);
 
@@ -147,6 +151,9 @@ static int coroutine_fn GRAPH_RDLOCK wait_for_space(PvsJournal *j,
             break;
         }
         pvs_co_wait(j->waits, &w, until);
+    }
+    if (j->fenced) {
+        ret = -EIO;             /* nothing is shipped: there will be no space */
     }
     j->space_waiters--;
     qemu_mutex_unlock(&j->waits->lock);
@@ -160,7 +167,11 @@ static int coroutine_fn GRAPH_RDLOCK wait_for_space(PvsJournal *j,
 static void chain(PvsJournal *j, JournalBatch *b, Append *a)
 {
     JournalRecord *r = &a->r;
+    uint64_t space = journal_record_space(r, j->unit);
 
+    /* Recovery takes no record that goes round the end, or over the tail */
+    assert(space <= ring_rest(j));
+    assert(j->head.pos + space <= j->tail_pos + j->ring_size);
     memcpy(r->nonce, j->head.nonce, sizeof(r->nonce));
     r->seq = j->head.seq;
     r->epoch = j->head.epoch;
@@ -168,9 +179,15 @@ static void chain(PvsJournal *j, JournalBatch *b, Append *a)
     r->durable = j->durable;
     journal_record_encode(r, a->buf);
     if (r->type == JOURNAL_WRITE || r->type == JOURNAL_ZERO) {
-        note_entry(j, r, j->head.pos + j->unit);
+        pvs_journal_note(j, r, j->head.pos + j->unit);
+        j->uncommitted = true;
+    } else if (r->type == JOURNAL_COMMIT) {
+        j->uncommitted = false;
+    } else if (j->start == r->seq - 1) {
+        /* Passed over like the start, if nothing comes behind it */
+        j->start = r->seq;
     }
-    j->head.pos += journal_record_space(r, j->unit);
+    j->head.pos += space;
     j->head.seq++;
     j->head.link = r->checksum;
     j->changed_at = pvs_now();
@@ -241,16 +258,28 @@ static void batch_seal(PvsJournal *j)
     j->gathering = NULL;
 }
 
-/* The batch that takes @a, which is its first one if *@leads */
+/*
+ * Seal the batch that is gathering if it does not take @space more bytes. That
+ * may move the head: it comes before anything is decided by the head.
+ */
+static void batch_make_room(PvsJournal *j, uint64_t space)
+{
+    JournalBatch *b = j->gathering;
+
+    if (b && (b->bytes + space > j->batch_bytes || b->n >= j->batch_records ||
+              j->head.pos % j->ring_size == 0)) {
+        batch_seal(j);          /* its leader is on its way all the same */
+    }
+}
+
+/*
+ * The batch that takes @a, which is its first one if *@leads. Room was made for
+ * it, or for something longer.
+ */
 static JournalBatch *batch_join(PvsJournal *j, Append *a, bool *leads)
 {
     JournalBatch *b = j->gathering;
 
-    if (b && (b->bytes + a->space > BATCH_BYTES || b->n == BATCH_RECORDS ||
-              j->head.pos % j->ring_size == 0)) {
-        batch_seal(j);          /* its leader is on its way all the same */
-        b = NULL;
-    }
     *leads = !b;
     if (!b) {
         b = batch_new(j);
@@ -399,11 +428,15 @@ static int coroutine_fn GRAPH_RDLOCK append_co_locked(PvsJournal *j, Append *a)
 static int coroutine_fn GRAPH_RDLOCK append_co_commit(PvsJournal *j, Append *a,
                                                       uint64_t *seq)
 {
+    JournalBatch *b;
     bool leads;
-    JournalBatch *b = batch_join(j, a, &leads);
 
+    batch_make_room(j, a->space);
+    b = batch_join(j, a, &leads);
     *seq = j->head.seq - 1;
-    pvs_journal_close_epoch(j);
+    if (!pvs_journal_close_epoch(j)) {
+        j->head.epoch++;        /* of which the commit is all */
+    }
     return batch_co_wait(j, b, leads);
 }
 
@@ -421,6 +454,7 @@ static int coroutine_fn GRAPH_RDLOCK append_co_ready(PvsJournal *j, Append *a)
         qemu_mutex_unlock(&j->waits->lock);
         return -EIO;
     }
+    batch_make_room(j, a->space);
     if (!has_space(j, a->space)) {
         qemu_mutex_unlock(&j->waits->lock);
         return wait_for_space(j, a->space);
@@ -537,13 +571,11 @@ int coroutine_fn pvs_journal_co_make_durable(PvsJournal *j, uint64_t seq)
 
 int coroutine_fn pvs_journal_co_flush(PvsJournal *j)
 {
-    JournalEpoch *e;
     uint64_t seq;
     int ret = 0;
 
     qemu_mutex_lock(&j->waits->lock);
-    e = QSIMPLEQ_LAST(&j->epochs, JournalEpoch, next);
-    if (e && !e->closed && !j->broken) {
+    if (j->uncommitted && !j->broken) {
         /* It always finds room: a write leaves some (J7) */
         Append *a = append_new(j, JOURNAL_COMMIT, 0);
 
@@ -573,17 +605,30 @@ static void epoch_free(JournalEpoch *e)
     g_free(e);
 }
 
-void pvs_journal_retire(PvsJournal *j, JournalEpoch *e)
+void coroutine_fn pvs_journal_co_breathe(unsigned i)
 {
-    QEMU_LOCK_GUARD(&j->waits->lock);
+    if (i % SLICE == SLICE - 1) {
+        aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+}
 
-    assert(e == QSIMPLEQ_FIRST(&j->epochs));
+void coroutine_fn pvs_journal_co_retire(PvsJournal *j, JournalEpoch *e)
+{
+    /* Those that are out already are read from the copy, which has them */
     for (guint i = 0; i < e->entries->len; i++) {
         const JournalEntry *n = &g_array_index(e->entries, JournalEntry, i);
 
-        journal_index_remove(j->index, n->offset, n->length, n->seq);
+        WITH_QEMU_LOCK_GUARD(&j->waits->lock) {
+            journal_index_remove(j->index, n->offset, n->length, n->seq);
+        }
+        pvs_journal_co_breathe(i);
     }
+    QEMU_LOCK_GUARD(&j->waits->lock);
+    assert(e == QSIMPLEQ_FIRST(&j->epochs));
     j->tail_pos = e->end.pos;
+    j->lag -= e->bytes;
+    j->retired++;
     QSIMPLEQ_REMOVE_HEAD(&j->epochs, next);
     epoch_free(e);
     /* Those who wait for space, and flushes that wait for the store (J10) */
@@ -600,11 +645,13 @@ void pvs_journal_forget(PvsJournal *j)
         epoch_free(e);
     }
     QSIMPLEQ_INIT(&j->epochs);
+    j->lag = 0;
     /* Those that failed */
     QSIMPLEQ_FOREACH_SAFE(b, &j->batches, next, next) {
         batch_unref(b);
     }
     QSIMPLEQ_INIT(&j->batches);
+    j->open = false;
     journal_index_free(j->index);
     j->index = NULL;
 }

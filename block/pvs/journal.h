@@ -55,6 +55,8 @@ typedef struct PvsJournal {
     PvsWaits *waits;
     uint32_t unit;
     uint64_t ring_size;
+    uint64_t batch_bytes;       /* what is written at once at most */
+    unsigned batch_records;
 
     CoMutex header_mutex;
     JournalHeader header;       /* as it is on disk; under header_mutex too */
@@ -62,14 +64,20 @@ typedef struct PvsJournal {
 
     bool open;                  /* recovered: the rest is there */
     bool broken;
+    bool fenced;                /* somebody else's vDisk: never shipped */
+    bool marking;               /* that is being written into the header */
     JournalTail head;           /* where the next record goes */
     uint64_t written;           /* sequence: all up to it are in the file */
     uint64_t durable;           /* and these are durable */
-    uint64_t start;             /* sequence of this opening's start, or pad */
+    uint64_t start;             /* this opening's start, and pads behind it */
     uint64_t tail_pos;          /* durable */
     int64_t changed_at;         /* ns; of the last append */
+    bool uncommitted;           /* something came after the last commit */
     JournalIndex *index;
     QSIMPLEQ_HEAD(, JournalEpoch) epochs;   /* with something in them */
+    uint64_t lag;               /* bytes of the vDisk in them */
+    uint64_t retired;           /* counts those that have left */
+    uint64_t closed_pos;        /* where the last one that is closed ends */
     QLIST_HEAD(, JournalPin) pins;
     unsigned space_waiters;
 
@@ -104,6 +112,9 @@ void pvs_journal_close(PvsJournal *j);
  */
 int coroutine_fn GRAPH_RDLOCK
 pvs_journal_co_recover(PvsJournal *j, uint64_t virtual_size, Error **errp);
+
+/* Say that it is broken, and what to do. -EIO */
+int pvs_journal_report_broken(Error **errp);
 
 /*
  * Bytes of the vDisk in it that were not shipped; it is not recovered, and
@@ -145,8 +156,11 @@ int coroutine_fn GRAPH_RDLOCK pvs_journal_co_flush(PvsJournal *j);
 int coroutine_fn GRAPH_RDLOCK
 pvs_journal_co_make_durable(PvsJournal *j, uint64_t seq);
 
-/* Close the epoch that is open, if anything is in it. Caller holds the lock. */
-void pvs_journal_close_epoch(PvsJournal *j);
+/*
+ * Close the epoch that is open. False if there is none: nothing is in it.
+ * Caller holds the lock.
+ */
+bool pvs_journal_close_epoch(PvsJournal *j);
 
 /* Read @e, an extent that is pinned, at @at bytes in it */
 int coroutine_fn GRAPH_RDLOCK
@@ -161,7 +175,10 @@ void pvs_journal_unpin(PvsJournal *j, JournalPin *pin);
  * Take the oldest epoch, which was shipped, out of the index, after the tail
  * has passed it durably
  */
-void pvs_journal_retire(PvsJournal *j, JournalEpoch *e);
+void coroutine_fn pvs_journal_co_retire(PvsJournal *j, JournalEpoch *e);
+
+/* For long loops over an epoch: let others run now and then; @i counts up */
+void coroutine_fn pvs_journal_co_breathe(unsigned i);
 
 /* Nothing is tried again after a failed write or flush */
 void coroutine_fn GRAPH_RDLOCK pvs_journal_co_break(PvsJournal *j, int error);
@@ -175,8 +192,14 @@ static inline uint64_t pvs_journal_used(const PvsJournal *j)
 /* Make all that is written durable, the header too */
 int coroutine_fn GRAPH_RDLOCK pvs_journal_co_sync(PvsJournal *j);
 
-/* For journal-open.c: the epoch that records go into; lock held */
-JournalEpoch *pvs_journal_open_epoch(PvsJournal *j);
+/*
+ * For journal-open.c: @r, a write or a zero, belongs to the epoch that is open,
+ * or begins one; a write's content is at position @payload. Lock held, if
+ * others know of @j.
+ */
+void pvs_journal_note(PvsJournal *j, const JournalRecord *r, uint64_t payload);
+
+/* It is not open any more; what is in the file stays there */
 void pvs_journal_forget(PvsJournal *j);
 
 /* For journal.c: note that in the header, if that can still be done */

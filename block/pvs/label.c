@@ -57,11 +57,13 @@ static const char *label_fault(DiskLabel *d)
     uint64_t checksum = GUINT64_FROM_LE(d->checksum);
 
     if (memcmp(d->magic, LABEL_MAGIC, sizeof(d->magic))) {
-        return "there is no label behind the vDisk";
+        return "there is no label behind the vDisk: the image has to end in "
+               "4096 bytes of zeros, or in this vDisk's label";
     }
     d->checksum = 0;
     if (journal_checksum(d, sizeof(*d)) != checksum) {
-        return "the label's checksum is wrong";
+        return "the label is damaged: bring the image back from a copy, or "
+               "rescue what the reconnect buffer holds";
     }
     if (GUINT32_FROM_LE(d->version) != LABEL_VERSION) {
         return "the label is of another version; use a newer Deskcast";
@@ -97,9 +99,9 @@ bool label_decode(Label *l, const uint8_t buf[LABEL_BYTES], char **why)
     return true;
 }
 
-static LabelVerdict fenced(char **why, const char *text)
+static LabelVerdict fenced(char **why, const char *what, const char *advice)
 {
-    *why = g_strdup(text);
+    *why = g_strdup_printf("%s%s", what, advice);
     return LABEL_FENCED;
 }
 
@@ -116,19 +118,32 @@ static bool is_own(const LabelQuestion *q, const Label *l)
            (q->first && journal_label_same(&l->id, &h->intent));
 }
 
-static LabelVerdict judge_other(const LabelQuestion *q, char **why)
+/* An image that was brought back from a copy, say */
+static bool is_older(const JournalHeader *h, const Label *l)
 {
+    return l->id.writer < h->label.writer &&
+           !memcmp(l->id.content, h->label.content, sizeof(l->id.content));
+}
+
+static LabelVerdict judge_other(const LabelQuestion *q, const Label *l,
+                                char **why)
+{
+    const char *what = is_older(q->h, l)
+                       ? "the store has an older state of the vDisk"
+                       : "somebody else has written to the vDisk";
+
     if (!q->first) {
-        return fenced(why, "somebody else has written to the vDisk since");
+        return fenced(why, what, " since it was opened; what is in the "
+                      "reconnect buffer can be rescued");
     }
     if (!q->take_over) {
-        return fenced(why, "somebody else has written to the vDisk; if no "
-                      "other host uses it, 'take-over' makes it this one's");
+        return fenced(why, what, "; if no other host uses it, 'take-over' "
+                      "makes it this one's");
     }
     if (!q->empty) {
-        return fenced(why, "somebody else has written to the vDisk, and the "
-                      "reconnect buffer has writes for what it was before; "
-                      "rescue them, and begin with a new one");
+        return fenced(why, what, ", and the reconnect buffer has writes for "
+                      "what it was before; rescue them, and begin with a new "
+                      "one");
     }
     return LABEL_TAKE;
 }
@@ -142,7 +157,8 @@ LabelVerdict label_judge(const LabelQuestion *q, const Label *l, char **why)
     if (journal_label_is_set(&l->id) &&
         (l->virtual_size != h->virtual_size || l->version != h->version ||
          strcmp(l->vdisk, h->vdisk))) {
-        return fenced(why, "the store has another vDisk or version");
+        return fenced(why, "the store has another vDisk or version",
+                      "; name the export of this one");
     }
     if (is_own(q, l)) {
         return journal_label_is_set(&l->id) ? LABEL_OWN : LABEL_CLAIM;
@@ -150,5 +166,5 @@ LabelVerdict label_judge(const LabelQuestion *q, const Label *l, char **why)
     if (!bound && !journal_label_is_set(&l->id)) {
         return LABEL_CLAIM;
     }
-    return judge_other(q, why);
+    return judge_other(q, l, why);
 }

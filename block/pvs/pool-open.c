@@ -112,6 +112,20 @@ static bool open_conns(PvsPool *p, PvsStore *s, const char *key,
     return true;
 }
 
+static void refuse_length(const PvsPool *p, const PvsStore *s, int64_t length,
+                          Error **errp)
+{
+    bool tree = p->kind == PVS_POOL_TREE;
+
+    error_setg(errp, "%s %s has %" PRId64 " bytes instead of %" PRId64,
+               tree ? "The verity tree" : "Store", s->name, length, p->length);
+    error_append_hint(errp, tree
+                      ? "It is cut off, or of an image of another size. Copy "
+                        "it again, or make it with 'veritysetup format'.\n"
+                      : "Stores of one version are all alike; this one may "
+                        "have another version or image.\n");
+}
+
 static bool check_length(PvsPool *p, PvsStore *s, Error **errp)
 {
     int64_t length;
@@ -125,10 +139,7 @@ static bool check_length(PvsPool *p, PvsStore *s, Error **errp)
         return false;
     }
     if (p->length >= 0 && length != p->length) {
-        error_setg(errp, "Store %s has %" PRId64 " bytes instead of %" PRId64,
-                   s->name, length, p->length);
-        error_append_hint(errp, "Stores of one version are all alike; this "
-                          "one may have another version or image.\n");
+        refuse_length(p, s, length, errp);
         return false;
     }
     p->length = length;

@@ -7,12 +7,20 @@
 #include "qemu/osdep.h"
 #include "qemu/memalign.h"
 #include "qemu/units.h"
+#include "block/aio_task.h"
 #include "block/block-io.h"
 #include "block/pvs/private.h"
 #include "block/vdisk/graph.h"
 
 /* Zeros in one record; so that a closed epoch is shipped in pieces */
 #define ZERO_RECORD     (1 * GiB)
+
+/* A write that is longer is written in parts, so many at once */
+#define PART_BYTES      (256 * KiB)
+#define PART_TASKS      8
+
+/* A flush waits so long at most while the store catches up; ns */
+#define CATCH_UP        (1 * NANOSECONDS_PER_SECOND)
 
 /* Waiting for the store */
 
@@ -125,11 +133,11 @@ static int coroutine_fn GRAPH_RDLOCK fill_read(Fill *f, uint64_t session)
         f->buf = qemu_blockalign(p->store->bs, whole);
     }
     memset(f->buf + bytes, 0, whole - bytes);
-    ret = bdrv_co_pread(p->store, offset, bytes, f->buf, 0);
-    if (ret < 0) {
-        pvs_private_store_failed(p, session, ret);
+    if (!pvs_private_store_begin(p, session)) {
+        return -ENOTCONN;
     }
-    return MIN(ret, 0);
+    ret = bdrv_co_pread(p->store, offset, bytes, f->buf, 0);
+    return pvs_private_store_end(p, session, ret);
 }
 
 /* Before it is tried again; false if the request must not wait any longer */
@@ -186,7 +194,9 @@ int coroutine_fn pvs_private_co_read_base(PvsPrivate *p, int64_t offset,
         return vdisk_layer_co_preadv(p->layer, offset, bytes, qiov,
                                      qiov_offset);
     }
+    qatomic_inc(&p->reads);
     ret = fill_read_waiting(f);
+    qatomic_dec(&p->reads);
     if (ret < 0) {
         fill_end(f);
         return ret;
@@ -233,9 +243,19 @@ int64_t coroutine_fn pvs_private_co_localize(PvsPrivate *p, int64_t offset,
 
 /* Requests */
 
-static bool is_fenced(PvsPrivate *p)
+static bool is_active(const PvsPrivate *p)
 {
-    return qatomic_read(&p->state) == PRIVATE_FENCED;
+    return qatomic_read(&p->journal.open) &&
+           !(qatomic_read(&p->bs->open_flags) & BDRV_O_INACTIVE);
+}
+
+/*
+ * Who is fenced takes no requests. Nor is there anything to read while the node
+ * is not active, but devices look at the first sector all the same.
+ */
+static bool is_refused(PvsPrivate *p)
+{
+    return qatomic_read(&p->state) == PRIVATE_FENCED || !is_active(p);
 }
 
 /* The next part of the request, from one place; returns its length */
@@ -273,7 +293,7 @@ int coroutine_fn pvs_private_co_preadv(PvsPrivate *p, int64_t offset,
                                        size_t qiov_offset)
 {
     while (bytes > 0) {
-        int64_t n = is_fenced(p) ? -EIO
+        int64_t n = is_refused(p) ? -EIO
                                  : read_part(p, offset, bytes, qiov,
                                              qiov_offset);
 
@@ -296,27 +316,90 @@ static int append_result(PvsPrivate *p, int ret)
     return ret;
 }
 
+/* A part of a write, which becomes a record of its own */
+typedef struct Part {
+    AioTask task;
+    PvsPrivate *p;
+    int64_t offset, bytes;
+    QEMUIOVector *qiov;
+    size_t qiov_offset;
+} Part;
+
+static int coroutine_fn GRAPH_RDLOCK part_append(const Part *w)
+{
+    if (is_refused(w->p)) {
+        return -EIO;
+    }
+    return pvs_journal_co_append(&w->p->journal, JOURNAL_WRITE, w->offset,
+                                 w->bytes, w->qiov, w->qiov_offset, false);
+}
+
+static int coroutine_fn GRAPH_RDLOCK part_entry(AioTask *task)
+{
+    int ret;
+
+    /* Each has the graph lock for itself, to let go of while it waits */
+    vdisk_graph_co_retake();
+    ret = part_append(container_of(task, Part, task));
+    vdisk_graph_co_release();
+    return ret;
+}
+
+/*
+ * Let the event loop go round: who completes or takes in requests holds new
+ * ones back until all of that is done (defer_call())
+ */
+static void coroutine_fn let_go(void)
+{
+    aio_co_schedule(qemu_get_current_aio_context(), qemu_coroutine_self());
+    qemu_coroutine_yield();
+}
+
+/* While one part is on its way to the disk, the next one is copied */
+static int coroutine_fn GRAPH_RDLOCK write_parts(const Part *whole,
+                                                 int64_t max)
+{
+    AioTaskPool *pool;
+    int64_t at, n;
+    int ret;
+
+    vdisk_graph_co_release();
+    pool = aio_task_pool_new(PART_TASKS);
+    for (at = 0; at < whole->bytes && aio_task_pool_status(pool) == 0;
+         at += n) {
+        Part *w = g_new(Part, 1);
+
+        n = MIN(whole->bytes - at, max);
+        *w = *whole;
+        w->task.func = part_entry;
+        w->offset += at;
+        w->qiov_offset += at;
+        w->bytes = n;
+        aio_task_pool_start_task(pool, &w->task);
+        let_go();
+    }
+    aio_task_pool_wait_all(pool);
+    ret = aio_task_pool_status(pool);
+    aio_task_pool_free(pool);
+    vdisk_graph_co_retake();
+    return ret;
+}
+
 int coroutine_fn pvs_private_co_pwritev(PvsPrivate *p, int64_t offset,
                                         int64_t bytes, QEMUIOVector *qiov,
                                         size_t qiov_offset)
 {
-    int64_t max = journal_payload_max(p->journal.ring_size);
-    int ret = 0;
+    int64_t max = MIN(journal_payload_max(p->journal.ring_size), PART_BYTES);
+    Part w = {
+        .p = p, .offset = offset, .bytes = bytes, .qiov = qiov,
+        .qiov_offset = qiov_offset,
+    };
 
     if (offset + bytes > p->virtual_size) {
         return -ENOSPC;     /* a format on top that tries to grow its file */
     }
-    while (bytes > 0 && ret >= 0) {
-        int64_t n = MIN(bytes, max);
-
-        ret = is_fenced(p) ? -EIO
-              : pvs_journal_co_append(&p->journal, JOURNAL_WRITE, offset, n,
-                                      qiov, qiov_offset, false);
-        offset += n;
-        qiov_offset += n;
-        bytes -= n;
-    }
-    return append_result(p, ret);
+    return append_result(p, bytes <= max ? part_append(&w)
+                                         : write_parts(&w, max));
 }
 
 int coroutine_fn pvs_private_co_zero(PvsPrivate *p, int64_t offset,
@@ -327,7 +410,7 @@ int coroutine_fn pvs_private_co_zero(PvsPrivate *p, int64_t offset,
     while (bytes > 0 && ret >= 0) {
         int64_t n = MIN(bytes, ZERO_RECORD);
 
-        ret = is_fenced(p) ? -EIO
+        ret = is_refused(p) ? -EIO
               : pvs_journal_co_append(&p->journal, JOURNAL_ZERO, offset, n,
                                       NULL, 0, unmap);
         offset += n;
@@ -337,17 +420,35 @@ int coroutine_fn pvs_private_co_zero(PvsPrivate *p, int64_t offset,
 }
 
 /*
- * durability=store: until the tail is past all that this flush covers. Losing
- * the store ends the wait: the journal has it (J10).
+ * While it lags behind after an outage, a flush does not wait for all that is
+ * to be shipped, but for two epochs, so that less is left after it than before
+ * it, however fast the guest writes. Caller holds the lock.
  */
-static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p, uint64_t pos)
+static bool must_wait(const PvsPrivate *p, uint64_t pos, uint64_t retired)
 {
+    const PvsJournal *j = &p->journal;
+
+    return p->state == PRIVATE_READY && !j->broken && j->tail_pos < pos &&
+           (!p->lagging || j->retired < retired + 2);
+}
+
+/*
+ * durability=store: until the tail is past all that this flush covers, which
+ * is up to @pos. Losing the store ends the wait: the journal has it (J10).
+ */
+static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p)
+{
+    uint64_t pos, retired;
+    int64_t slow;
+
     vdisk_graph_co_release();
     qemu_mutex_lock(&p->waits.lock);
-    while (p->state == PRIVATE_READY && !p->lagging && !p->journal.broken &&
-           p->journal.tail_pos < pos) {
+    pos = p->journal.closed_pos;
+    retired = p->journal.retired;
+    slow = p->lagging ? pvs_now() + CATCH_UP : INT64_MAX;
+    while (must_wait(p, pos, retired)) {
         PvsWaiter w = {};
-        int64_t until = pvs_waits_limit(&p->waits);
+        int64_t until = MIN(slow, pvs_waits_limit(&p->waits));
 
         if (pvs_now() >= until) {
             break;
@@ -360,23 +461,17 @@ static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p, uint64_t pos)
 
 int coroutine_fn pvs_private_co_flush(PvsPrivate *p)
 {
-    uint64_t pos = 0;
     int ret;
 
-    if (is_fenced(p)) {
+    if (!is_active(p)) {
+        return 0;               /* there is nothing to flush */
+    }
+    if (is_refused(p)) {
         return -EIO;
     }
     ret = pvs_journal_co_flush(&p->journal);
     if (ret >= 0 && p->store_durability) {
-        WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
-            JournalEpoch *e;
-
-            /* Others may have begun the next one since */
-            QSIMPLEQ_FOREACH(e, &p->journal.epochs, next) {
-                pos = e->closed ? e->end.pos : pos;
-            }
-        }
-        wait_shipped(p, pos);
+        wait_shipped(p);
     }
     return ret;
 }

@@ -21,23 +21,62 @@
 #include "block/pvs/private.h"
 #include "trace.h"
 
+/*
+ * The first look for a connection only begins to make it: the next one comes
+ * soon, then ever later, up to probe-interval. And requests of a session that
+ * is over end soon, once they meet a dead connection. ns
+ */
+#define FIRST_LOOK      (5 * SCALE_MS)
+
 /* Open */
 
+/* What can lock its image, but others can have it on another host, or block */
 static bool GRAPH_RDLOCK is_exclusive_kind(BlockDriverState *bs, bool nbd)
 {
-    static const char *const kinds[] = { "file", "host_device", NULL };
-    const char *driver = bs->drv->format_name;
+    static const char *const refused[] = { "host_device", "rbd", NULL };
 
-    /* Only test programs have drivers of their own */
-    return nbd || g_strv_contains(kinds, driver) ||
-           g_str_has_prefix(driver, "test-");
+    return nbd || (bs->drv->bdrv_lock_image &&
+                   !g_strv_contains(refused, bs->drv->format_name));
+}
+
+static bool GRAPH_RDLOCK check_flushes(PvsPrivate *p, Error **errp)
+{
+    BdrvChild *const all[] = { p->journal.child, p->bs->file, p->store };
+
+    for (int i = 0; i < ARRAY_SIZE(all); i++) {
+        if (all[i]->bs->open_flags & BDRV_O_NO_FLUSH) {
+            error_setg(errp, "Flushes are disabled for the %s of a private "
+                       "vDisk", all[i]->name);
+            error_append_hint(errp, "What its guest flushed could be lost. "
+                              "Leave out 'no-flush', or cache=unsafe.\n");
+            return false;
+        }
+    }
+    return true;
+}
+
+bool pvs_private_check_promises(PvsPrivate *p, Error **errp)
+{
+    ERRP_GUARD();
+
+    if (!check_flushes(p, errp)) {
+        return false;
+    }
+    if (!p->nbd && !bdrv_lock_images(p->store->bs, errp)) {
+        error_prepend(errp, "The store of a private vDisk has one writer: ");
+        error_append_hint(errp, "A local file has to be opened with "
+                          "'locking' on or auto.\n");
+        return false;
+    }
+    return true;
 }
 
 static bool tune_nbd(PvsPrivate *p, QDict *options, Error **errp)
 {
     static const char *const ours[] = {
         "reconnect-delay", "reconnect-interval", "open-timeout",
-        "connect-timeout", "io-timeout", "size", "exclusive", NULL
+        "connect-timeout", "io-timeout", "size", "exclusive",
+        "require-flush", NULL
     };
 
     for (int i = 0; ours[i]; i++) {
@@ -167,6 +206,8 @@ bool pvs_private_open_store(PvsPrivate *p, QDict *options, Error **errp)
     ok = !p->nbd || tune_nbd(p, sub, errp);
     if (ok && p->nbd) {
         qdict_put_bool(sub, "exclusive", true);
+        /* Or the tail would move past what no flush made durable (J3) */
+        qdict_put_bool(sub, "require-flush", true);
     }
     if (ok) {
         p->store = attach(p, sub, "store", BDRV_CHILD_DATA, errp);
@@ -192,6 +233,7 @@ static void set_state(PvsPrivate *p, PrivateState state, const char *reason)
         p->lagging = true;
     }
     p->state = state;
+    p->journal.fenced = state == PRIVATE_FENCED;
     g_free(p->reason);
     p->reason = g_strdup(reason);
     if (state == PRIVATE_READY) {
@@ -230,6 +272,33 @@ void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
     if (p->state == PRIVATE_READY && p->session == session) {
         set_state(p, PRIVATE_AWAY, strerror(-error));
     }
+}
+
+bool pvs_private_store_begin(PvsPrivate *p, uint64_t session)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    if (p->state != PRIVATE_READY || p->session != session) {
+        return false;
+    }
+    p->store_users++;
+    return true;
+}
+
+int pvs_private_store_end(PvsPrivate *p, uint64_t session, int ret)
+{
+    if (ret < 0) {
+        pvs_private_store_failed(p, session, ret);
+    }
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    assert(p->store_users > 0);
+    p->store_users--;
+    return MIN(ret, 0);
+}
+
+static bool is_used(PvsPrivate *p)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->store_users;
 }
 
 /* The label */
@@ -334,9 +403,11 @@ int coroutine_fn pvs_private_co_set_closed(PvsPrivate *p, uint64_t session,
     if (p->closed_label == closed) {
         return 0;
     }
-    ret = pvs_private_store_same(p, session) ? write_label(p, &id, closed)
-                                             : -ENOTCONN;
-    pvs_private_store_failed(p, session, ret < 0 ? ret : -ENOTCONN);
+    if (!pvs_private_store_begin(p, session)) {
+        return -ENOTCONN;
+    }
+    ret = pvs_private_store_end(p, session, write_label(p, &id, closed));
+    pvs_private_store_failed(p, session, -ENOTCONN);    /* if it is gone */
     if (ret >= 0 && !pvs_private_store_same(p, session)) {
         ret = -ENOTCONN;
     }
@@ -350,6 +421,7 @@ int coroutine_fn pvs_private_co_set_closed(PvsPrivate *p, uint64_t session,
 /* Connecting */
 
 /* Requests go out on connection @connection only; 0: on any */
+#define NO_CONNECTION   UINT64_MAX
 static void bind_connection(PvsPrivate *p, uint64_t connection)
 {
     if (p->nbd) {
@@ -357,7 +429,10 @@ static void bind_connection(PvsPrivate *p, uint64_t connection)
     }
 }
 
-/* Read the label of one connection, in *@l, to which requests are bound */
+/*
+ * Read the label of one connection, in *@l, to which requests are bound. There
+ * are none of the session before (store_users), or they could go out meanwhile.
+ */
 static int coroutine_fn GRAPH_RDLOCK look(PvsPrivate *p, Label *l, char **why)
 {
     int ret;
@@ -400,48 +475,82 @@ static int coroutine_fn GRAPH_RDLOCK connect_store(PvsPrivate *p, char **why)
     return p->adopted ? 0 : adopt(p, &l);
 }
 
+/* Why there is no connection; of an export that does not fit what to do, too */
+static char *why_away(PvsPrivate *p, int ret, bool *misfit)
+{
+    BlockDriverState *bs = p->store->bs;
+    char *why = p->nbd && !nbd_is_connected(bs)
+                ? nbd_connection_error(bs, misfit) : NULL;
+    char *advice;
+
+    if (!why || !*misfit) {
+        return why ?: g_strdup(strerror(-ret));
+    }
+    advice = g_strdup_printf("%s. The store of this vDisk is an export of %"
+                             PRId64 " bytes, writable and exclusive, with "
+                             "flushes", why, label_offset(p->virtual_size) +
+                             LABEL_BYTES);
+    g_free(why);
+    return advice;
+}
+
 static void connected(PvsPrivate *p, int ret, const char *why)
 {
+    bool misfit = false;
+    g_autofree char *away = ret < 0 && !why ? why_away(p, ret, &misfit) : NULL;
+
+    if (ret < 0) {
+        /* Not ours, or not known to be: nothing may be sent there */
+        bind_connection(p, NO_CONNECTION);
+    }
+    why = why ?: away;
     QEMU_LOCK_GUARD(&p->waits.lock);
     if (ret >= 0) {
         set_state(p, PRIVATE_READY, NULL);
     } else if (ret == -ESTALE) {
         set_state(p, PRIVATE_FENCED, why);
-    } else if (!p->reason || strcmp(p->reason, why ?: strerror(-ret))) {
-        set_state(p, PRIVATE_AWAY, why ?: strerror(-ret));
+    } else if (!p->reason || strcmp(p->reason, why)) {
+        set_state(p, PRIVATE_AWAY, why);
     }
+    p->refused = ret < 0 && (misfit || ret == -EINVAL);
 }
 
-/* True if it is worth another look in a while */
-static bool coroutine_fn store_step(PvsPrivate *p)
+/* In how many ns it is worth another look; 0: never */
+static int64_t coroutine_fn store_step(PvsPrivate *p)
 {
     g_autofree char *why = NULL;
     uint64_t session = pvs_private_session(p);
     int ret = 0;
 
     if (session) {
+        p->look_after = FIRST_LOOK;
         pvs_private_store_failed(p, session, -ENOTCONN);    /* if it is gone */
-        return true;
+        return p->probe_interval * SCALE_MS;
+    }
+    if (is_used(p)) {
+        return FIRST_LOOK;
     }
     WITH_GRAPH_RDLOCK_GUARD() {
         ret = connect_store(p, &why);
     }
     trace_pvs_private_connect(p->bs, p->store_name, ret, why ?: "");
     connected(p, ret, why);
-    return ret != -ESTALE;
+    p->look_after = MIN(p->look_after * 2, p->probe_interval * SCALE_MS);
+    return ret == -ESTALE ? 0 : p->look_after;
 }
 
 void coroutine_fn pvs_private_store_entry(void *opaque)
 {
     PvsPrivate *p = opaque;
-    bool more = true;
+    int64_t again = 1;
 
-    while (more && pvs_private_co_begin(p, &p->store_sleep)) {
-        more = store_step(p);
+    p->look_after = FIRST_LOOK;
+    while (again && pvs_private_co_begin(p, &p->store_sleep)) {
+        again = store_step(p);
         pvs_private_end(p);
-        if (more && !p->closing) {
+        if (again && !p->closing) {
             qemu_co_sleep_ns_wakeable(&p->store_sleep, QEMU_CLOCK_REALTIME,
-                                      p->probe_interval * SCALE_MS);
+                                      again);
         }
     }
     p->coroutines--;

@@ -18,6 +18,35 @@ static const unsigned levels[] = { 50, 80, 95 };
 /* A level is left when it is this much below; no to and fro at the edge */
 #define HYSTERESIS      5
 
+/* A lag is looked at so often; ns */
+#define LAG_LOOK        (5 * NANOSECONDS_PER_SECOND)
+
+/*
+ * A lag that has grown from one look to the next, with the store there all the
+ * time, will fill the buffer (J10). Caller holds the lock.
+ */
+static void look_at_lag(PvsPrivate *p)
+{
+    uint64_t lag = pvs_private_lag_bytes(p);
+    bool same = p->state == PRIVATE_READY && p->lag_session == p->session;
+
+    if (same && lag && pvs_now() < p->lag_looked + LAG_LOOK) {
+        return;
+    }
+    p->lag_grows = same && (lag > p->lag_then || (p->lag_grows && lag)) &&
+                   pvs_private_lag_ms(p) * SCALE_MS >= LAG_LOOK;
+    p->lag_then = lag;
+    p->lag_session = p->session;
+    p->lag_looked = pvs_now();
+}
+
+/* Why less is shipped than is written, to be freed, or NULL; lock held */
+static char *why_stuck(const PvsPrivate *p)
+{
+    return g_strdup(p->stuck ?: p->lag_grows
+                    ? "the store is slower than the guest writes" : NULL);
+}
+
 /* Caller holds the lock */
 static unsigned level_of(const PvsPrivate *p)
 {
@@ -46,10 +75,11 @@ static void tell_buffer(PvsPrivate *p)
         level = broken ? 100 : level_of(p);
         used = pvs_journal_used(&p->journal);
         lag = pvs_private_lag_bytes(p);
-        stuck = g_strdup(p->stuck);
+        look_at_lag(p);
+        stuck = why_stuck(p);
     }
     if (stuck && !p->told_stuck) {
-        warn_report("Nothing of the private disk '%s' is shipped: %s",
+        warn_report("Too little of the private disk '%s' is shipped: %s",
                     bdrv_get_node_name(p->bs), stuck);
     }
     if (level != p->told_level || !stuck != !p->told_stuck) {
@@ -64,21 +94,27 @@ static void tell_state(PvsPrivate *p)
 {
     PrivateState state;
     g_autofree char *reason = NULL;
+    bool refused;
     int64_t away;
 
     WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
         state = p->state;
+        refused = p->refused;
         reason = g_strdup(p->reason);
         away = pvs_now() - p->away_since;
     }
-    if (state != p->told_state) {
+    /* Of a store that was never there, or that is back as another one, too */
+    if (state != p->told_state || (reason && !p->told_reason) ||
+        refused > p->told_refused) {
         qapi_event_send_vdisk_store(bdrv_get_node_name(p->bs), 0,
                                     p->store_name, false,
                                     state == PRIVATE_READY
                                     ? PVS_STORE_STATE_UP : PVS_STORE_STATE_DOWN,
                                     reason);
         p->told_state = state;
+        p->told_reason = reason;
     }
+    p->told_refused = refused;
     if (p->outage_told != (state != PRIVATE_READY) && p->session) {
         p->outage_told = !p->outage_told;
         qapi_event_send_vdisk_outage(bdrv_get_node_name(p->bs), p->outage_told,
@@ -154,10 +190,12 @@ static PvsBufferInfo *buffer_info(PvsPrivate *p)
     b->epochs_shipped = p->epochs_shipped;
     b->bytes_shipped = p->bytes_shipped;
     b->broken = j->broken;
-    b->stuck = g_strdup(p->stuck);
+    b->stuck = why_stuck(p);
     b->window = j->header.window;
     b->has_reserve = b->window;
     b->reserve = j->header.reserve;
+    b->has_store_durable = p->store_durability;
+    b->store_durable = p->state == PRIVATE_READY && !p->lagging;
     return b;
 }
 

@@ -124,6 +124,20 @@ void pvs_private_drain_end(PvsPrivate *p)
     }
 }
 
+/* Something has changed */
+static void private_bh(void *opaque)
+{
+    PvsPrivate *p = opaque;
+
+    if (p->suspended && !p->waits.drains &&
+        !(p->bs->open_flags & BDRV_O_INACTIVE)) {
+        /* The node is active all the same: somebody else refused */
+        p->suspended = false;
+        begin_background(p);
+    }
+    pvs_private_tell(p);
+}
+
 /* Open */
 
 static bool read_durability(PvsPrivate *p, QemuOpts *opts, Error **errp)
@@ -177,6 +191,7 @@ static bool read_options(PvsPrivate *p, QemuOpts *opts, Error **errp)
 static bool GRAPH_UNLOCKED open_journal(PvsPrivate *p, QDict *options,
                                         Error **errp)
 {
+    ERRP_GUARD();
     const VdiskImageName *base = &p->layer->header.base;
     PvsJournal *j = &p->journal;
     BdrvChild *child = bdrv_open_child(NULL, options, "journal", p->bs,
@@ -194,6 +209,8 @@ static bool GRAPH_UNLOCKED open_journal(PvsPrivate *p, QDict *options,
                    " of '%s', not for version %" PRIu64 " of '%s'",
                    j->header.version, j->header.vdisk, base->version,
                    base->name);
+        error_append_hint(errp, "Each has its own, made by 'qemu-img create "
+                          "-f pvs -o role=journal,...'.\n");
         return false;
     }
     return true;
@@ -247,7 +264,7 @@ PvsPrivate *pvs_private_open(BlockDriverState *bs, VdiskLayer *layer,
     pvs_waits_init(&p->waits);
     p->break_timer = aio_timer_new(qemu_get_aio_context(), QEMU_CLOCK_REALTIME,
                                    SCALE_NS, break_timer, p);
-    p->bh = aio_bh_new(qemu_get_aio_context(), pvs_private_tell, p);
+    p->bh = aio_bh_new(qemu_get_aio_context(), private_bh, p);
     ok = qemu_opts_absorb_qdict(opts, options, errp) &&
          open_all(p, options, opts, errp) &&
          ((flags & BDRV_O_INACTIVE) || activate(p, errp));
@@ -273,7 +290,9 @@ static void coroutine_fn lag_entry(void *opaque)
     LagCo *lc = opaque;
 
     WITH_GRAPH_RDLOCK_GUARD() {
-        lc->lag = pvs_journal_co_lag(lc->j, lc->errp);
+        lc->lag = lc->j->header.broken
+                  ? pvs_journal_report_broken(lc->errp)
+                  : pvs_journal_co_lag(lc->j, lc->errp);
     }
     lc->done = true;
     aio_wait_kick();
@@ -293,13 +312,12 @@ static bool GRAPH_UNLOCKED check_drained(BlockDriverState *bs, BdrvChild *child,
         BDRV_POLL_WHILE(bs, !lc.done);
         if (lc.lag > 0 || (lc.lag == 0 && j->header.window)) {
             error_setg(errp, "Version %" PRIu64 " of '%s' is not complete: "
-                       "%" PRId64 " bytes are in the reconnect buffer only%s",
+                       "%" PRId64 " bytes are in the reconnect buffer only%s. "
+                       "Open it with mode=private, and let it ship: %s",
                        j->header.version, j->header.vdisk, lc.lag,
                        j->header.window ? ", and an update window is open"
-                                        : "");
-            error_append_hint(errp, "Open it with mode=private, and let it "
-                              "ship: vdisk-drain%s.\n",
-                              j->header.window ? ", vdisk-window-close" : "");
+                                        : "",
+                       j->header.window ? "vdisk-window-close" : "vdisk-drain");
         }
     }
     pvs_waits_destroy(&waits);
@@ -365,29 +383,59 @@ static int coroutine_fn GRAPH_RDLOCK check_copy(PvsPrivate *p, Error **errp)
     return ret;
 }
 
+/* Others may have written to the vDisk while we were not active */
+static void forget_session(PvsPrivate *p)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    p->suspended = false;
+    p->adopted = p->closed_label = false;
+    if (p->state == PRIVATE_READY) {
+        p->state = PRIVATE_AWAY;
+        p->away_since = pvs_now();
+        p->lagging = true;
+    }
+}
+
 int coroutine_fn pvs_private_co_activate(PvsPrivate *p, Error **errp)
 {
-    int ret = pvs_journal_co_recover(&p->journal, p->virtual_size, errp);
+    int ret;
 
-    if (ret >= 0) {
-        p->was_empty = QSIMPLEQ_EMPTY(&p->journal.epochs);
-        ret = check_copy(p, errp);
+    if (!pvs_private_check_promises(p, errp)) {
+        return -ENOTSUP;
     }
-    if (ret >= 0) {
-        begin_background(p);
-        qemu_bh_schedule(p->bh);
+    pvs_journal_forget(&p->journal);
+    forget_session(p);
+    ret = pvs_journal_co_recover(&p->journal, p->virtual_size, errp);
+    if (ret < 0) {
+        return ret;
     }
-    return ret;
+    p->was_empty = QSIMPLEQ_EMPTY(&p->journal.epochs);
+    ret = check_copy(p, errp);
+    if (ret < 0) {
+        /* It may be tried again: then all of it is found anew */
+        pvs_journal_forget(&p->journal);
+        return ret;
+    }
+    begin_background(p);
+    qemu_bh_schedule(p->bh);
+    return 0;
 }
 
 int pvs_private_inactivate(PvsPrivate *p)
 {
     uint64_t lag;
 
+    bdrv_drained_begin(p->bs);
     WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
         pvs_journal_close_epoch(&p->journal);
         lag = pvs_private_lag_bytes(p);
     }
+    if (!lag) {
+        /* The journal stays as it is: the node may become active again */
+        end_background(p);
+        p->suspended = true;
+    }
+    bdrv_drained_end(p->bs);
     if (lag) {
         error_report("The private disk '%s' has %" PRIu64 " bytes that its "
                      "store does not have yet: it cannot be saved or migrated "
@@ -395,8 +443,6 @@ int pvs_private_inactivate(PvsPrivate *p)
                      bdrv_get_node_name(p->bs), lag);
         return -EBUSY;
     }
-    end_background(p);
-    pvs_journal_close(&p->journal);
     return 0;
 }
 

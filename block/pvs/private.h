@@ -17,6 +17,7 @@
 #ifndef BLOCK_PVS_PRIVATE_H
 #define BLOCK_PVS_PRIVATE_H
 
+#include "qemu/job.h"
 #include "block/vdisk/layer.h"
 #include "block/pvs/journal.h"
 #include "block/pvs/label.h"
@@ -51,27 +52,41 @@ typedef struct PvsPrivate {
     PrivateState state;
     uint64_t session;           /* counts how often it became ready */
     uint64_t connection;        /* of the NBD client, of this session */
+    unsigned store_users;       /* requests between store_begin and store_end */
     bool adopted;               /* the label is ours since this opening */
     bool closed_label;          /* the label says that the store has it all */
     bool was_empty;             /* the journal, when it was opened */
     int64_t away_since;         /* ns */
     char *reason;               /* why it is away or fenced; or NULL */
+    bool refused;               /* it is there, and is not what it has to be */
     char *stuck;                /* why nothing is shipped to it; or NULL */
-    bool lagging;               /* durability: flushes do not wait */
+    bool lagging;               /* flushes may end before the store has all */
     bool gave_up;               /* atomic; a request failed for want of it */
+    unsigned reads;             /* atomic; of the guest, that wait for it */
     uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
 
     /* Main loop only */
     bool running;               /* the background */
+    bool suspended;             /* until it is known whether we are inactive */
     bool closing;
     unsigned coroutines;
+    JournalEpoch *sent;         /* the store has it, the journal not yet past */
+    JournalIndex *sent_parts;
+    bool unsettled;             /* copy or header could not be written */
     QemuCoSleep store_sleep, replay_sleep;
+    int64_t look_after;         /* ns, until the store is looked for again */
     QEMUTimer *break_timer;
     QEMUBH *bh;                 /* tells what has changed */
+    Job *job;                   /* of window.c, or NULL */
     bool outage_told;
     PrivateState told_state;
+    bool told_reason;           /* why it is away, of this time */
+    bool told_refused;
     unsigned told_level;        /* percent */
     bool told_stuck;
+    bool lag_grows;             /* at the last look, of this session */
+    uint64_t lag_then, lag_session;
+    int64_t lag_looked;         /* ns */
     Error *blocker;             /* of migration, while there is a lag */
     QLIST_ENTRY(PvsPrivate) all;
 } PvsPrivate;
@@ -139,11 +154,26 @@ pvs_private_co_localize(PvsPrivate *p, int64_t offset, int64_t bytes);
 bool GRAPH_UNLOCKED pvs_private_open_store(PvsPrivate *p, QDict *options,
                                            Error **errp);
 
+/*
+ * Of an active node: can a flush be relied on, of the journal, the copy and the
+ * store, and is nobody else let write to a local store (J1, J3, J9)?
+ */
+bool GRAPH_RDLOCK pvs_private_check_promises(PvsPrivate *p, Error **errp);
+
 /* The coroutine that keeps the connection, and looks at its label (J8) */
 void coroutine_fn pvs_private_store_entry(void *opaque);
 
 /* The session, or 0 if the store is not ready. Any thread. */
 uint64_t pvs_private_session(PvsPrivate *p);
+
+/*
+ * A request of @session goes to the store; false if the session is over. The
+ * next connection is made after the end of all of them: so none can go out on
+ * it, whatever has kept them, and whoever owns the store by then (J8, J9).
+ * End returns @ret, or 0, of the request.
+ */
+bool pvs_private_store_begin(PvsPrivate *p, uint64_t session);
+int pvs_private_store_end(PvsPrivate *p, uint64_t session, int ret);
 
 /*
  * A request of @session failed. Unless that was the store's own answer, its

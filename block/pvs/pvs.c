@@ -290,6 +290,11 @@ static int pvs_reopen_prepare(BDRVReopenState *state, BlockReopenQueue *queue,
         error_setg(errp, "Without 'file', a pvs node is read-only");
         return -EACCES;
     }
+    if (s->is_private && !(state->flags & BDRV_O_RDWR)) {
+        error_setg(errp, "A private vDisk cannot be made read-only: what is in "
+                   "its reconnect buffer is shipped all the time");
+        return -EACCES;
+    }
     return 0;
 }
 

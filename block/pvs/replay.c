@@ -1,8 +1,9 @@
 /*
  * pvs, private image mode: shipping the journal to the store
  *
- * One epoch after the other, as "Shipping" in docs/interop/reconnect-buffer.rst
- * says. Each step below names what would break without it.
+ * As "Shipping" in docs/interop/reconnect-buffer.rst says: one epoch after the
+ * other is sent, and settled while the next one is sent. Each step below names
+ * what would break without it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -17,10 +18,12 @@
 #include "block/vdisk/graph.h"
 #include "trace.h"
 
-/* Requests to the store at once: what the NBD client has room for */
-#define SEND_TASKS      16
-/* One request to the store at most */
-#define SEND_BYTES      (1 * MiB)
+/* Requests to the store at once: the NBD client has room for two reads more */
+#define SEND_TASKS      14
+/* To the local copy: not so many that a guest's flush has to wait long */
+#define COPY_TASKS      2
+/* One request at most: a read of the guest may wait behind all of them */
+#define PIECE_BYTES     (512 * KiB)
 /* An epoch that the guest does not end is ended (J2) */
 #define EPOCH_AGE       (2 * NANOSECONDS_PER_SECOND)
 /* Nothing was written for so long: the header tells what is durable */
@@ -57,33 +60,44 @@ static int coroutine_fn GRAPH_RDLOCK piece_read(Piece *piece, uint8_t **buf)
         ret = pvs_journal_co_read(&p->journal, e.pos, n, &qiov, 0);
         at += n;
     }
-    if (ret < 0) {
+    if (ret < 0 && ret != -ENOMEM) {
+        /* What was acknowledged cannot be read any more */
         pvs_journal_co_break(&p->journal, ret);
     }
     return MIN(ret, 0);
 }
 
+/* @buf: NULL for zeros */
+static int coroutine_fn GRAPH_RDLOCK piece_write(Piece *piece,
+                                                 const uint8_t *buf)
+{
+    PvsPrivate *p = piece->p;
+    int ret;
+
+    /* Reading the journal may have taken longer than the session lasted */
+    if (!pvs_private_store_begin(p, piece->session)) {
+        return -ENOTCONN;
+    }
+    if (buf) {
+        ret = bdrv_co_pwrite(p->store, piece->offset, piece->bytes, buf, 0);
+    } else {
+        ret = bdrv_co_pwrite_zeroes(p->store, piece->offset, piece->bytes,
+                                    piece->unmap ? BDRV_REQ_MAY_UNMAP : 0);
+    }
+    return pvs_private_store_end(p, piece->session, ret);
+}
+
 /* To the store */
 static int coroutine_fn GRAPH_RDLOCK piece_co_send(Piece *piece)
 {
-    PvsPrivate *p = piece->p;
     uint8_t *buf = NULL;
-    int ret;
+    int ret = piece->zero ? 0 : piece_read(piece, &buf);
 
-    if (piece->zero) {
-        ret = bdrv_co_pwrite_zeroes(p->store, piece->offset, piece->bytes,
-                                    piece->unmap ? BDRV_REQ_MAY_UNMAP : 0);
-    } else {
-        ret = piece_read(piece, &buf);
-        if (ret >= 0) {
-            ret = bdrv_co_pwrite(p->store, piece->offset, piece->bytes, buf, 0);
-        }
-        qemu_vfree(buf);
+    if (ret >= 0) {
+        ret = piece_write(piece, buf);
     }
-    if (ret < 0) {
-        pvs_private_store_failed(p, piece->session, ret);
-    }
-    return MIN(ret, 0);
+    qemu_vfree(buf);
+    return ret;
 }
 
 /* Does the copy hold nothing of the granule, so that the store's counts? */
@@ -103,16 +117,18 @@ static int coroutine_fn GRAPH_RDLOCK copy_write(Piece *piece, int64_t offset,
                                                 int64_t bytes, uint8_t *buf)
 {
     VdiskLayer *l = piece->p->layer;
+    uint8_t zeros[VDISK_GRANULE] = {};
     QEMUIOVector qiov;
 
-    if (!buf && vdisk_layer_co_zero(l, offset, bytes, piece->unmap) == 0) {
-        return 0;
-    }
     if (!buf) {
-        g_autofree uint8_t *zeros = g_malloc0(bytes);
+        int ret = vdisk_layer_co_zero(l, offset, bytes, piece->unmap);
 
-        qemu_iovec_init_buf(&qiov, zeros, bytes);
-        return vdisk_layer_co_pwritev(l, offset, bytes, &qiov, 0);
+        if (ret != -ENOTSUP) {
+            return ret;
+        }
+        /* A part of one granule */
+        assert(bytes <= sizeof(zeros));
+        buf = zeros;
     }
     qemu_iovec_init_buf(&qiov, buf, bytes);
     return vdisk_layer_co_pwritev(l, offset, bytes, &qiov, 0);
@@ -188,20 +204,21 @@ static bool next_piece(JournalIndex *parts, int64_t offset, int64_t end,
     piece->zero = e.pos == JOURNAL_POS_ZERO;
     piece->unmap = e.unmap;
     piece->bytes = e.length;
-    while (!piece->zero && piece->bytes < SEND_BYTES && offset < end) {
+    while (!piece->zero && piece->bytes < PIECE_BYTES && offset < end) {
         offset += journal_index_find(parts, offset, end - offset, &e);
         if (!e.seq || e.pos == JOURNAL_POS_ZERO) {
             break;
         }
         piece->bytes += e.length;
     }
-    piece->bytes = MIN(piece->bytes, piece->zero ? 64 * MiB : SEND_BYTES);
+    piece->bytes = MIN(piece->bytes, piece->zero ? 64 * MiB : PIECE_BYTES);
     return true;
 }
 
+/* So many at once; one at a time while the guest waits for the store itself */
 static int coroutine_fn GRAPH_RDLOCK
 for_pieces(PvsPrivate *p, JournalIndex *parts, uint64_t session,
-           PieceFunc *func)
+           PieceFunc *func, int tasks)
 {
     AioTaskPool *pool;
     int64_t offset = 0;
@@ -209,7 +226,7 @@ for_pieces(PvsPrivate *p, JournalIndex *parts, uint64_t session,
     int ret;
 
     vdisk_graph_co_release();
-    pool = aio_task_pool_new(SEND_TASKS);
+    pool = aio_task_pool_new(tasks);
     while (aio_task_pool_status(pool) == 0 && !p->waits.drains &&
            next_piece(parts, offset, p->virtual_size, &next)) {
         Task *t = g_new0(Task, 1);
@@ -220,6 +237,9 @@ for_pieces(PvsPrivate *p, JournalIndex *parts, uint64_t session,
         t->piece.parts = parts;
         t->piece.session = session;
         t->func = func;
+        if (session && qatomic_read(&p->reads)) {
+            aio_task_pool_wait_all(pool);
+        }
         aio_task_pool_start_task(pool, &t->piece.task);
         offset = next.offset + next.bytes;
     }
@@ -234,7 +254,7 @@ for_pieces(PvsPrivate *p, JournalIndex *parts, uint64_t session,
 }
 
 /* Of each byte of the epoch the newest content (J2) */
-static JournalIndex *epoch_parts(const JournalEpoch *e)
+static JournalIndex *coroutine_fn epoch_parts(const JournalEpoch *e)
 {
     JournalIndex *parts = journal_index_new();
 
@@ -245,6 +265,7 @@ static JournalIndex *epoch_parts(const JournalEpoch *e)
             .offset = n->offset, .length = n->length, .pos = n->pos,
             .seq = n->seq, .unmap = n->unmap,
         });
+        pvs_journal_co_breathe(i);
     }
     return parts;
 }
@@ -266,14 +287,13 @@ send_epoch(PvsPrivate *p, JournalEpoch *e, JournalIndex *parts,
         ret = pvs_private_co_set_closed(p, session, false);
     }
     if (ret >= 0) {
-        ret = for_pieces(p, parts, session, piece_co_send);
+        ret = for_pieces(p, parts, session, piece_co_send, SEND_TASKS);
     }
     if (ret >= 0) {
         /* A server that crashes forgets what was not flushed (J3) */
-        ret = bdrv_co_flush(p->store->bs);
-        if (ret < 0) {
-            pvs_private_store_failed(p, session, ret);
-        }
+        ret = pvs_private_store_begin(p, session)
+              ? pvs_private_store_end(p, session, bdrv_co_flush(p->store->bs))
+              : -ENOTCONN;
     }
     if (ret >= 0 && !pvs_private_store_same(p, session)) {
         /* Another connection's flush vouches for nothing sent on this one */
@@ -297,47 +317,82 @@ static void note_stuck(PvsPrivate *p, const char *what, int ret)
     qemu_bh_schedule(p->bh);
 }
 
-static int coroutine_fn GRAPH_RDLOCK ship_epoch(PvsPrivate *p, JournalEpoch *e,
-                                                uint64_t session)
-{
-    JournalIndex *parts = epoch_parts(e);
-    const char *what = "the store refuses what is sent";
-    int ret = send_epoch(p, e, parts, session);
+/* Settling: of an epoch that the store has durably the rest is here */
 
-    if (ret >= 0) {
-        what = "the local copy cannot be written";
-        ret = for_pieces(p, parts, session, piece_co_copy);
-    }
+static int coroutine_fn GRAPH_RDLOCK settle_epoch(PvsPrivate *p)
+{
+    JournalEpoch *e = p->sent;
+    int ret = for_pieces(p, p->sent_parts, 0, piece_co_copy, COPY_TASKS);
+
     if (ret >= 0) {
         /* The copy counts as soon as the journal does not: durable (J6) */
         ret = vdisk_layer_co_flush(p->layer);
     }
-    note_stuck(p, what, ret);
     if (ret >= 0) {
-        /* Durable before the next epoch is sent, or space used again (J4) */
+        /* Durable before the next but one is sent, or space used again (J4) */
         ret = pvs_journal_co_change_header(&p->journal, header_tail, &e->end);
     }
     trace_pvs_private_shipped(p->bs, e->number, e->bytes, ret);
     if (ret >= 0) {
         p->bytes_shipped += e->bytes;
         p->epochs_shipped++;
-        pvs_journal_retire(&p->journal, e);
+        pvs_journal_co_retire(&p->journal, e);
     }
-    journal_index_free(parts);
     return ret;
+}
+
+static void forget_sent(PvsPrivate *p)
+{
+    if (p->sent) {
+        journal_index_free(p->sent_parts);
+        p->sent = NULL;
+    }
+}
+
+/* It is settled by a coroutine of its own, while the next one is sent */
+typedef struct Settle {
+    PvsPrivate *p;
+    int ret;
+    bool running;
+    Coroutine *waiter;
+} Settle;
+
+static void coroutine_fn settle_entry(void *opaque)
+{
+    Settle *s = opaque;
+
+    WITH_GRAPH_RDLOCK_GUARD() {
+        s->ret = settle_epoch(s->p);
+    }
+    s->running = false;
+    if (s->waiter) {
+        aio_co_wake(s->waiter);
+    }
+}
+
+static void coroutine_fn settle_begin(Settle *s)
+{
+    if (s->p->sent) {
+        s->running = true;
+        qemu_coroutine_enter(qemu_coroutine_create(settle_entry, s));
+    }
+}
+
+static void coroutine_fn GRAPH_RDLOCK settle_wait(Settle *s)
+{
+    vdisk_graph_co_release();
+    while (s->running) {
+        s->waiter = qemu_coroutine_self();
+        qemu_coroutine_yield();
+    }
+    vdisk_graph_co_retake();
 }
 
 /* What is to be done */
 
 uint64_t pvs_private_lag_bytes(PvsPrivate *p)
 {
-    JournalEpoch *e;
-    uint64_t bytes = 0;
-
-    QSIMPLEQ_FOREACH(e, &p->journal.epochs, next) {
-        bytes += e->bytes;
-    }
-    return bytes;
+    return p->journal.lag;
 }
 
 uint64_t pvs_private_lag_ms(PvsPrivate *p)
@@ -347,22 +402,26 @@ uint64_t pvs_private_lag_ms(PvsPrivate *p)
     return e ? (pvs_now() - e->begun) / SCALE_MS : 0;
 }
 
-/* The oldest epoch, if it can be shipped; a session to do it in */
+/* The oldest epoch that was not sent, if it can be; a session to do it in */
 static JournalEpoch *next_epoch(PvsPrivate *p, uint64_t *session)
 {
     JournalEpoch *e;
 
     QEMU_LOCK_GUARD(&p->waits.lock);
     *session = p->state == PRIVATE_READY ? p->session : 0;
-    e = QSIMPLEQ_FIRST(&p->journal.epochs);
+    e = p->sent ? QSIMPLEQ_NEXT(p->sent, next)
+                : QSIMPLEQ_FIRST(&p->journal.epochs);
     if (e && !e->closed &&
         (pvs_now() >= e->begun + EPOCH_AGE || p->journal.space_waiters)) {
         pvs_journal_close_epoch(&p->journal);
     }
-    if (!e && *session) {
+    if (!e && !p->sent && *session) {
         p->lagging = false;
     }
-    return e && e->closed && *session && !p->journal.broken ? e : NULL;
+    if (p->unsettled || p->journal.broken) {
+        return NULL;
+    }
+    return e && e->closed && *session ? e : NULL;
 }
 
 static void header_same(JournalHeader *h, const void *opaque)
@@ -384,17 +443,44 @@ static int coroutine_fn GRAPH_RDLOCK tell_durable(PvsPrivate *p)
                : 0;
 }
 
-/* Returns whether there is more to do at once */
+/*
+ * Send the next epoch, and settle the one before meanwhile. Returns whether
+ * there is more to do at once.
+ */
 static bool coroutine_fn GRAPH_RDLOCK replay_step(PvsPrivate *p)
 {
+    Settle settle = { .p = p };
+    JournalIndex *parts = NULL;
     uint64_t session;
     JournalEpoch *e = next_epoch(p, &session);
+    bool settled;
+    int ret = 0;
 
-    if (e) {
-        return ship_epoch(p, e, session) >= 0;
+    if (!e && !p->sent) {
+        return false;
     }
-    tell_durable(p);
-    return false;
+    settle_begin(&settle);
+    if (e) {
+        parts = epoch_parts(e);
+        ret = send_epoch(p, e, parts, session);
+    }
+    settle_wait(&settle);
+    settled = p->sent && settle.ret >= 0;
+    p->unsettled = settle.ret < 0;
+    note_stuck(p, p->unsettled ? "the local copy cannot be written"
+                               : "the store refuses what is sent",
+               p->unsettled ? settle.ret : ret);
+    if (p->unsettled || (e && ret < 0)) {
+        /* The same is sent again: of an epoch that is the last one, J2 holds */
+        g_clear_pointer(&parts, journal_index_free);
+        e = NULL;
+    }
+    if (!p->unsettled) {
+        forget_sent(p);
+        p->sent = e;
+        p->sent_parts = parts;
+    }
+    return e || settled;
 }
 
 void coroutine_fn pvs_private_replay_entry(void *opaque)
@@ -406,6 +492,9 @@ void coroutine_fn pvs_private_replay_entry(void *opaque)
 
         WITH_GRAPH_RDLOCK_GUARD() {
             more = replay_step(p);
+            if (!more) {
+                tell_durable(p);
+            }
         }
         pvs_private_end(p);
         if (!more && !p->closing) {
@@ -413,6 +502,7 @@ void coroutine_fn pvs_private_replay_entry(void *opaque)
                                       TICK);
         }
     }
+    forget_sent(p);
     p->coroutines--;
     aio_wait_kick();
 }

@@ -12,6 +12,10 @@
 #include "block/qdict.h"
 #include "block/pvs/image-open.h"
 #include "block/pvs/pvs.h"
+#include "block/pvs/tree.h"
+
+/* No longer does a reset or an assignment wait for a version, ms */
+#define USABLE_MS   2000
 
 static const char *const image_options[] = {
     "vdisk", "version", "size", "connections", "verity-root", "host-cache",
@@ -187,15 +191,80 @@ BlockDriverState *pvs_open_relay_image(BlockDriverState *bs, Error **errp)
                         errp);
 }
 
-bool coroutine_fn pvs_co_image_usable(BlockDriverState *image, Error **errp)
-{
-    PvsImage *img = pvs_image(image);
+typedef enum Tried {
+    TRIED_GOOD,
+    TRIED_LATE,
+    TRIED_CORRUPT,
+} Tried;
 
-    if (pvs_image_missing(img) == 0 || pvs_pool_co_wait_up(img->stores)) {
+static Tried coroutine_fn GRAPH_UNLOCKED
+co_try(PvsImage *img, int64_t offset, int64_t bytes, int64_t until)
+{
+    uint64_t corrupt = qatomic_read(&img->corrupt);
+    int ret = 0;
+    int64_t n;
+    PvsFetch *f;
+
+    bdrv_inc_in_flight(img->bs);
+    f = pvs_fetch_begin(img, offset, bytes, PVS_DEMAND, &n);
+    if (f) {
+        ret = pvs_fetch_co_wait_until(img, f, until);
+        pvs_fetch_unref(img, f);
+    }
+    bdrv_dec_in_flight(img->bs);
+    if (ret >= 0) {
+        return TRIED_GOOD;
+    }
+    return qatomic_read(&img->corrupt) == corrupt ? TRIED_LATE : TRIED_CORRUPT;
+}
+
+/*
+ * Do stores, tree and root hash belong together? Looks at the top of the tree
+ * and at the first block. A block that is late is believed: all may be slow
+ * when many desktops are pushed to.
+ */
+static bool coroutine_fn GRAPH_UNLOCKED
+co_check_sealed(PvsImage *img, int64_t until, Error **errp)
+{
+    ERRP_GUARD();
+    int64_t head = pvs_tree_unit(img->tree, img->tree_base,
+                                 pvs_image_end(img));
+    Tried tree = co_try(img, img->tree_base, head, until);
+
+    if (tree == TRIED_LATE) {
+        error_setg(errp, "The verity tree of version %" PRIu64 " of '%s' "
+                   "cannot be read", img->version, img->vdisk);
+        error_append_hint(errp, "Check that its server is up.\n");
+    } else if (tree == TRIED_CORRUPT) {
+        error_setg(errp, "The verity tree of version %" PRIu64 " of '%s' does "
+                   "not fit its root hash", img->version, img->vdisk);
+        error_append_hint(errp, "Tree, root hash and size must all be of the "
+                          "same version.\n");
+    } else if (co_try(img, 0, VDISK_GRANULE, until) == TRIED_CORRUPT) {
+        error_setg(errp, "What the stores have as version %" PRIu64 " of '%s' "
+                   "is not what was sealed", img->version, img->vdisk);
+        error_append_hint(errp, "VDISK_CORRUPT events tell which ones; they "
+                          "may have another version.\n");
+    } else {
         return true;
     }
-    error_setg(errp, "No store has version %" PRIu64 " of '%s', and it is not "
-               "local", img->version, img->vdisk);
-    error_append_hint(errp, "Check that the stores are up and serve it.\n");
     return false;
+}
+
+bool coroutine_fn pvs_co_image_usable(BlockDriverState *image, Error **errp)
+{
+    ERRP_GUARD();
+    int64_t until = pvs_now() + USABLE_MS * SCALE_MS;
+    PvsImage *img = pvs_image(image);
+
+    if (pvs_image_missing(img) == 0) {
+        return true;
+    }
+    if (!pvs_pool_co_wait_up(img->stores)) {
+        error_setg(errp, "No store has version %" PRIu64 " of '%s', and it is "
+                   "not local", img->version, img->vdisk);
+        error_append_hint(errp, "Check that the stores are up and serve it.\n");
+        return false;
+    }
+    return !img->tree || co_check_sealed(img, until, errp);
 }

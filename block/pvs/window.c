@@ -82,13 +82,14 @@ static bool drain_done(VdiskJob *j)
     return j->p->journal.tail_pos >= j->target;
 }
 
-static const char *drain_impossible(VdiskJob *j)
+/* Why it will never be done, to be freed; or NULL */
+static char *impossible(VdiskJob *j)
 {
     QEMU_LOCK_GUARD(&j->p->waits.lock);
     if (j->p->journal.broken) {
-        return "the reconnect buffer is broken";
+        return g_strdup("the reconnect buffer is broken");
     }
-    return j->p->state == PRIVATE_FENCED ? j->p->reason : NULL;
+    return j->p->state == PRIVATE_FENCED ? g_strdup(j->p->reason) : NULL;
 }
 
 /* 0 once everything up to the beginning is shipped, or the job is cancelled */
@@ -101,7 +102,7 @@ static int coroutine_fn drain_all(VdiskJob *j, Error **errp)
     before = drain_left(j);
     job_progress_set_remaining(job, before);
     while (!drain_done(j) && !job_is_cancelled(job)) {
-        const char *why = drain_impossible(j);
+        g_autofree char *why = impossible(j);
 
         if (why) {
             error_setg(errp, "%" PRIu64 " bytes are not on the store: %s",
@@ -192,11 +193,12 @@ static int coroutine_fn localize(VdiskJob *j, Error **errp)
     job_progress_set_remaining(job, p->virtual_size);
     while (offset < p->virtual_size && !job_is_cancelled(job)) {
         int64_t n = localize_step(p, offset);
+        g_autofree char *why = n < 0 ? impossible(j) : NULL;
 
-        if (n < 0 && !is_outage(n)) {
-            error_setg_errno(errp, -n, "Could not make the vDisk local: %"
-                             PRId64 " bytes of %" PRId64 " are", offset,
-                             p->virtual_size);
+        if (why || (n < 0 && !is_outage(n))) {
+            error_setg(errp, "Could not make the vDisk local: %" PRId64
+                       " bytes of %" PRId64 " are: %s", offset,
+                       p->virtual_size, why ?: strerror(-n));
             return n;
         }
         if (n > 0) {
@@ -212,12 +214,19 @@ static int coroutine_fn localize(VdiskJob *j, Error **errp)
 }
 
 /* Until the ring has room; it was checked that it can have that much */
-static void coroutine_fn wait_for_room(VdiskJob *j)
+static int coroutine_fn wait_for_room(VdiskJob *j, Error **errp)
 {
     PvsJournal *journal = &j->p->journal;
     bool room = false;
 
     while (!room && !job_is_cancelled(&j->common.job)) {
+        g_autofree char *why = impossible(j);
+
+        if (why) {
+            error_setg(errp, "The reconnect buffer will not have room: %s",
+                       why);
+            return -EIO;
+        }
         WITH_QEMU_LOCK_GUARD(&j->p->waits.lock) {
             room = pvs_journal_used(journal) + j->space <= journal->ring_size;
             if (!room) {
@@ -228,6 +237,7 @@ static void coroutine_fn wait_for_room(VdiskJob *j)
             job_sleep_ns(&j->common.job, LOOK);
         }
     }
+    return 0;
 }
 
 static int coroutine_fn window_open_run(Job *job, Error **errp)
@@ -247,11 +257,17 @@ static int coroutine_fn window_open_run(Job *job, Error **errp)
     if (ret < 0 || job_is_cancelled(job)) {
         return ret;
     }
-    wait_for_room(j);
-    return job_is_cancelled(job) ? 0 : note_window(j, j->reserve, errp);
+    ret = wait_for_room(j, errp);
+    return ret < 0 || job_is_cancelled(job) ? ret
+                                            : note_window(j, j->reserve, errp);
 }
 
 /* Commands */
+
+static void job_clean(Job *job)
+{
+    container_of(job, VdiskJob, common.job)->p->job = NULL;
+}
 
 #define VDISK_JOB(type, function) {                 \
         .job_driver = {                             \
@@ -260,6 +276,7 @@ static int coroutine_fn window_open_run(Job *job, Error **errp)
             .free          = block_job_free,        \
             .run           = function,              \
             .user_resume   = block_job_user_resume, \
+            .clean         = job_clean,             \
         },                                          \
     }
 
@@ -304,10 +321,16 @@ static VdiskJob *job_new(const char *job_id, const char *node_name,
     if (!p) {
         return NULL;
     }
+    if (p->job) {
+        error_setg(errp, "The job '%s' works on '%s' already; wait for it, or "
+                   "cancel it", p->job->id, node_name);
+        return NULL;
+    }
     j = block_job_create(job_id ?: node_name, driver, NULL, bs, 0,
                          BLK_PERM_ALL, speed, JOB_DEFAULT, NULL, NULL, errp);
     if (j) {
         j->p = p;
+        p->job = &j->common.job;
     }
     return j;
 }
@@ -358,8 +381,10 @@ void qmp_vdisk_window_open(const char *job_id, const char *node_name,
     }
     reserve = has_reserve ? reserve : reserve_max(&p->journal) / 2;
     if (reserve == 0 || reserve > reserve_max(&p->journal)) {
-        error_setg(errp, "The reconnect buffer can hold %" PRIu64 " bytes of "
-                   "writes, not %" PRIu64, reserve_max(&p->journal), reserve);
+        error_setg(errp, "The reconnect buffer of '%s' can hold %" PRIu64
+                   " bytes of writes, not %" PRIu64 "; reserve less, or give "
+                   "it a larger one", node_name, reserve_max(&p->journal),
+                   reserve);
         return;
     }
     j = job_new(job_id, node_name, &window_open_driver, has_speed ? speed : 0,

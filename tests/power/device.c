@@ -208,6 +208,7 @@ static bool refuses(Device *d, const DeviceInFlight *f)
         d->down = false;
     }
     if (!d->down && d->fault_in && (!d->fault_on_read || is_between(d, f)) &&
+        (!d->spares_reads || !f->reads) &&
         --d->fault_in == 0) {
         d->faults[d->fault]++;
         if (d->fault == FAULT_ERROR) {
@@ -291,6 +292,7 @@ static int coroutine_fn device_co_do(Device *d, DeviceInFlight *f)
     if (!begun) {
         /* Only when it is told of this loss can there be another connection */
         d->refused += f->outage && f->connection == d->connection;
+        d->failed++;
         qemu_mutex_unlock(&d->lock);
         return -EIO;
     }
@@ -430,12 +432,19 @@ static void device_refresh_limits(BlockDriverState *bs, Error **errp)
     bs->bl.request_alignment = SECTOR;
 }
 
+/* Nobody else knows of it */
+static bool device_lock_image(BlockDriverState *bs, Error **errp)
+{
+    return true;
+}
+
 static BlockDriver device_driver = {
     .format_name            = "test-store",
     .protocol_name          = "test-store",
     .instance_size          = sizeof(Device *),
     .bdrv_open              = device_open,
     .bdrv_refresh_limits    = device_refresh_limits,
+    .bdrv_lock_image        = device_lock_image,
     .bdrv_co_preadv         = device_co_preadv,
     .bdrv_co_pwritev        = device_co_pwritev,
     .bdrv_co_pwrite_zeroes  = device_co_pwrite_zeroes,

@@ -84,6 +84,8 @@ typedef struct Device {
     DeviceFault fault;
     unsigned fault_ms;
     bool fault_on_read;         /* between writes and their flush */
+    bool spares_reads;          /* faults do not hit them */
+    uint64_t failed;            /* requests that were told so */
     uint64_t faults[FAULT_CRASH + 1];
     uint64_t requests;
 } Device;

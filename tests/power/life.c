@@ -78,16 +78,34 @@ static bool coroutine_fn again(Life *l, int ret, const char *what)
         qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
         return true;
     }
+    if (l->device[JOURNAL]->failed) {
+        l->refused++;
+        return false;
+    }
     if (l->wrong++ < MAX_NOTES) {
         note("a guest's %s failed: %s", what, strerror(-ret));
     }
     return false;
 }
 
+/* After the journal has failed nothing is acknowledged any more (J1) */
+static bool journal_failed(Life *l)
+{
+    return l->device[JOURNAL]->failed > 0;
+}
+
+static void judge_answer(Life *l, bool failed, int ret, const char *what)
+{
+    if (failed && ret >= 0 && l->wrong++ < MAX_NOTES) {
+        note("a %s is acknowledged after the journal has failed", what);
+    }
+}
+
 static void coroutine_fn co_write(Life *l)
 {
     int64_t offset, bytes;
     Change *c = change_new(l, true);
+    bool failed = journal_failed(l);
     g_autofree uint8_t *buf = NULL;
     int ret;
 
@@ -98,7 +116,8 @@ static void coroutine_fn co_write(Life *l)
     do {
         ret = blk_co_pwrite(l->blk, offset, bytes, buf, 0);
     } while (again(l, ret, "write"));
-    c->end = tick(l);
+    judge_answer(l, failed, ret, "write");
+    c->end = ret >= 0 ? tick(l) : CHANGE_UNDER_WAY;
 }
 
 static void coroutine_fn co_zero(Life *l)
@@ -113,7 +132,7 @@ static void coroutine_fn co_zero(Life *l)
     do {
         ret = blk_co_pwrite_zeroes(l->blk, offset, bytes, flags);
     } while (again(l, ret, "write of zeroes"));
-    c->end = tick(l);
+    c->end = ret >= 0 ? tick(l) : CHANGE_UNDER_WAY;
 }
 
 /* Whether a discard touches a granule that it does not cover is not said */
@@ -136,17 +155,19 @@ static void coroutine_fn co_discard(Life *l)
     do {
         ret = blk_co_pdiscard(l->blk, offset, bytes, 0);
     } while (again(l, ret, "discard"));
-    c->end = tick(l);
+    c->end = ret >= 0 ? tick(l) : CHANGE_UNDER_WAY;
 }
 
 static void coroutine_fn co_flush(Life *l)
 {
     Flush f = { .begin = tick(l) };
+    bool failed = journal_failed(l);
     int ret;
 
     do {
         ret = blk_co_flush(l->blk);
     } while (again(l, ret, "flush"));
+    judge_answer(l, failed, ret, "flush");
     f.end = tick(l);
     if (ret >= 0) {
         g_array_append_val(l->flushes, f);
@@ -228,7 +249,7 @@ static void coroutine_fn co_request(Life *l)
     dice = rng_below(&l->rng, 100);
     if (dice < 10) {
         co_zero(l);
-    } else if (dice < 20 && l->subject->discards) {
+    } else if (dice < 20 && l->subject->discards && !l->no_discards) {
         co_discard(l);
     } else {
         co_write(l);
@@ -247,10 +268,10 @@ static void coroutine_fn worker_entry(void *opaque)
     aio_wait_kick();
 }
 
-static void run_requests(Life *l)
+void life_requests(Life *l)
 {
     l->to_start = 1 + rng_below(&l->rng, 2 * l->phase_requests);
-    l->running = 1 + rng_below(&l->rng, l->max_workers);
+    l->running = MAX(1 + rng_below(&l->rng, l->max_workers), l->min_workers);
     for (unsigned i = l->running; i > 0; i--) {
         aio_co_schedule(qemu_get_aio_context(),
                         qemu_coroutine_create(worker_entry, l));
@@ -260,7 +281,7 @@ static void run_requests(Life *l)
 
 /* The disk as a whole */
 
-static void open_disk(Life *l)
+bool life_open(Life *l)
 {
     const char *const names[] = { "journal", "copy", "store" };
 
@@ -271,33 +292,118 @@ static void open_disk(Life *l)
         l->wrong++;
         note("opened again, without a cut: %s", error_get_pretty(err));
         error_free(err);
-    } else if (l->subject->durable_store) {
+        return false;
+    }
+    l->opened = l->opened ?: tick(l);
+    blk_set_force_allow_inactivate(l->blk);
+    if (l->batch_bytes) {
+        l->subject->limit_batches(l->blk, l->batch_bytes, l->batch_records);
+    }
+    if (l->subject->durable_store) {
         /* From now on */
         wait_drained(l->subject, l->blk);
+    }
+    return true;
+}
+
+void life_flush(Life *l)
+{
+    Flush f = { .begin = tick(l) };
+    int ret = blk_flush(l->blk);
+
+    f.end = tick(l);
+    if (ret >= 0) {
+        g_array_append_val(l->flushes, f);
+    }
+}
+
+void life_judge_store(Life *l, const char *when)
+{
+    uint64_t now = tick(l);
+
+    for (uint64_t s = 0; s < l->sectors; s++) {
+        uint64_t id = stamp_read(l->device[STORE]->data + s * SECTOR, s);
+
+        if (!history_allows(l->history[s], id, now, now)) {
+            l->wrong++;
+            note("%s: sector %" PRIu64 " of the store holds 0x%" PRIx64, when,
+                 s, id);
+            return;
+        }
+    }
+}
+
+/* As for a migration: it is refused, or the store has all (J12) */
+static void inactivate(Life *l)
+{
+    BlockDriverState *bs = blk_bs(l->blk);
+    Error *err = NULL;
+
+    if (bdrv_inactivate(bs, NULL) < 0) {
+        return;
+    }
+    l->inactive++;
+    life_judge_store(l, "while the node is inactive");
+    if (bdrv_activate(bs, &err) < 0) {
+        l->wrong++;
+        note("active again: %s", error_get_pretty(err));
+        error_free(err);
+    } else if (l->subject->durable_store) {
+        wait_drained(l->subject, l->blk);
+    }
+}
+
+static bool label_written_since(const Life *l, uint64_t begin)
+{
+    for (guint i = l->log->events->len; i > 0; i--) {
+        LogEvent *e = &g_array_index(l->log->events, LogEvent, i - 1);
+
+        if (e->end < begin) {
+            break;
+        }
+        if (e->device == STORE && e->request == DEVICE_WRITE &&
+            e->offset >= l->size && e->begin > begin) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A close that writes the label says the truth (J8) */
+void life_end(Life *l)
+{
+    uint64_t begin = tick(l);
+
+    blk_unref(l->blk);
+    l->blk = NULL;
+    if (l->subject->label_closed && label_written_since(l, begin) &&
+        l->subject->label_closed(l->device[STORE]->data, l->size)) {
+        life_judge_store(l, "closed, the label says that it has all");
     }
 }
 
 static void one_phase(Life *l)
 {
-    run_requests(l);
+    life_requests(l);
     if (rng_chance(&l->rng, 30)) {
         pause_ms(rng_below(&l->rng, 5));
     }
     if (rng_chance(&l->rng, 15)) {
         /* All is shipped; what is not flushed is when the driver thinks so */
-        Flush f = { .begin = tick(l) };
-
-        blk_flush(l->blk);
-        f.end = tick(l);
-        g_array_append_val(l->flushes, f);
+        life_flush(l);
         if (!wait_drained(l->subject, l->blk)) {
             l->wrong++;
             note("what was flushed is not on the store after a minute");
         }
+        if (l->subject->drained && rng_chance(&l->rng, 50)) {
+            inactivate(l);
+        }
+    } else if (l->subject->drained && rng_chance(&l->rng, 10)) {
+        inactivate(l);          /* with a lag, mostly */
     }
     if (rng_chance(&l->rng, 20)) {
-        blk_unref(l->blk);
-        open_disk(l);
+        life_end(l);
+        life_open(l);
     }
 }
 
@@ -321,6 +427,12 @@ static void choose_kind(Life *l, bool faults)
         l->max_workers = 12;
         l->flush_percent = rng_below(&l->rng, 5);
         l->max_bytes = MAX_SIZE;
+    }
+    if (l->subject->limit_batches && rng_chance(&l->rng, 50)) {
+        /* What gathers is divided all the time, also at the end of the ring */
+        l->batch_bytes = SECTOR << rng_below(&l->rng, 10);
+        l->batch_records = 1 + rng_below(&l->rng, 8);
+        l->max_workers = MAX(l->max_workers, 12);
     }
 }
 
@@ -352,8 +464,7 @@ static void make_history(Life *l)
     }
 }
 
-Life *life_record(const Subject *subject, Start *start, uint64_t seed,
-                  bool faults)
+Life *life_new(const Subject *subject, Start *start, uint64_t seed, bool faults)
 {
     Life *l = g_new0(Life, 1);
 
@@ -366,11 +477,19 @@ Life *life_record(const Subject *subject, Start *start, uint64_t seed,
     choose_kind(l, faults);
     make_devices(l);
     make_history(l);
-    open_disk(l);
+    return l;
+}
+
+Life *life_record(const Subject *subject, Start *start, uint64_t seed,
+                  bool faults)
+{
+    Life *l = life_new(subject, start, seed, faults);
+
+    life_open(l);
     for (unsigned i = 0; i < l->phases && l->blk; i++) {
         one_phase(l);
     }
-    blk_unref(l->blk);
+    life_end(l);
     device_repair(l->device[STORE]);
     return l;
 }

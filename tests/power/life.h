@@ -37,6 +37,8 @@ typedef struct Subject {
     bool (*label_closed)(const uint8_t *store, int64_t size);
     /* Do writes wait for space now? NULL: they never do */
     bool (*full)(BlockBackend *blk);
+    /* Write less at once than it would, so that it has to divide it. Or NULL. */
+    void (*limit_batches)(BlockBackend *blk, uint64_t bytes, unsigned records);
     /* A flush waits for the store, as long as that does not fail */
     bool durable_store;
     /* A discard makes zeros */
@@ -65,10 +67,13 @@ typedef struct Life {
     BlockBackend *blk;
 
     /* What kind of life it is */
-    unsigned phases, phase_requests, max_workers;
+    unsigned phases, phase_requests, min_workers, max_workers;
     unsigned flush_percent, fault_percent, read_percent;
     int64_t max_bytes;
     bool slow;                  /* the store */
+    bool no_discards;           /* some of which do nothing */
+    uint64_t batch_bytes;       /* 0: as it is */
+    unsigned batch_records;
 
     /* What happened, in the order of time */
     GPtrArray **history;        /* for each sector: Change * */
@@ -78,6 +83,9 @@ typedef struct Life {
     uint64_t reads, wrong;      /* sectors */
     uint64_t requests;
     uint64_t full;              /* of these came while the journal was full */
+    uint64_t refused;           /* because the journal had failed */
+    uint64_t inactive;          /* times that the node was */
+    uint64_t opened;            /* when it was, first */
 
     /* Of the running phase */
     unsigned to_start, running;
@@ -90,6 +98,18 @@ void start_free(Start *s);
 /* Record a random life. With @faults, the store fails and crashes. */
 Life *life_record(const Subject *subject, Start *start, uint64_t seed,
                   bool faults);
+
+/* Or in parts: what kind of life it is may be changed before it is opened */
+Life *life_new(const Subject *subject, Start *start, uint64_t seed,
+               bool faults);
+/* False, which counts as wrong, if it cannot be opened */
+bool life_open(Life *l);
+void life_requests(Life *l);
+void life_flush(Life *l);
+void life_end(Life *l);
+
+/* All requests have ended: does the store have what they wrote? */
+void life_judge_store(Life *l, const char *when);
 void life_free(Life *l);
 
 /* The change that gave a sector the content @id in this life, or NULL */
@@ -99,7 +119,7 @@ const Change *life_change(const Life *l, uint64_t id);
 bool wait_drained(const Subject *subject, BlockBackend *blk);
 void pause_ms(unsigned ms);
 
-/* alarm() says that the test hangs, and ends it */
-void watch_for_hangs(void);
+/* alarm(), or a failed assertion, says that the test fails, and ends it */
+void watch_for_ends(void);
 
 #endif /* TESTS_POWER_LIFE_H */

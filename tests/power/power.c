@@ -12,6 +12,8 @@
 
 #include "qemu/osdep.h"
 #include "qapi/error.h"
+#include "block/pvs/journal-scan.h"
+#include "directed.h"
 #include "epochs.h"
 #include "life.h"
 #include "states.h"
@@ -41,7 +43,7 @@ typedef struct Power {
 
     GHashTable *seen;           /* hashes */
     uint64_t tried, lost, sectors, drains, lives, n_epochs, reads, requests;
-    uint64_t full;
+    uint64_t full, inactive, rotten, damaged;
     uint64_t faults_hit[FAULT_CRASH + 1];
 } Power;
 
@@ -218,6 +220,102 @@ static bool judge_state(Power *p)
     return ok && (!drain || judge_label(p));
 }
 
+/*
+ * A bit of what is still needed of the journal rots. It is refused, or all is
+ * there that was flushed when a later write was made: that one's record says
+ * so, and no rot of one bit hits both (J5).
+ */
+static uint64_t flushed_before_write(const Life *l, uint64_t now)
+{
+    uint64_t begin = 0;
+
+    for (guint i = 0; i < l->changes->len; i++) {
+        const Change *c = g_ptr_array_index(l->changes, i);
+
+        if (c->id >= l->first_id && c->end <= now) {
+            begin = MAX(begin, c->begin);
+        }
+    }
+    return flushed_before(l, begin);
+}
+
+static void ignore_record(void *opaque, const JournalRecord *r,
+                          uint64_t payload)
+{
+}
+
+/* Where the records are that count: false if there are none */
+static bool records_of(const uint8_t *data, JournalScan *s, JournalHeader *h)
+{
+    g_autofree char *why = NULL;
+    uint64_t from;
+    bool more;
+
+    if (journal_header_choose(h, data, &why) < 0) {
+        return false;
+    }
+    journal_scan_init(s, h);
+    do {
+        uint64_t at = s->next.pos % h->ring_size;
+
+        from = s->next.pos;
+        more = journal_scan_records(s, data + JOURNAL_RING_OFFSET + at,
+                                    MIN(h->ring_size - at,
+                                        journal_scan_end(s) - from),
+                                    ignore_record, NULL);
+    } while (more && s->next.pos > from);
+    return s->next.pos > h->tail.pos;
+}
+
+static bool judge_rot(Power *p)
+{
+    const uint8_t *data = p->s->device[JOURNAL].d->data;
+    JournalHeader h;
+    JournalScan s;
+    Error *err = NULL;
+    BlockBackend *blk;
+    bool ok;
+
+    if (!records_of(data, &s, &h)) {
+        return true;
+    }
+    states_rot(p->s, JOURNAL, JOURNAL_RING_OFFSET +
+               (h.tail.pos + rng_below(&p->rng, s.next.pos - h.tail.pos)) %
+               h.ring_size);
+    blk = p->subject->open(state_names, p->l->size, &err);
+    if (!blk) {
+        p->damaged++;
+        ok = strstr(error_get_pretty(err), "is damaged");
+        if (!ok) {
+            wrong(p, "rot: %s", error_get_pretty(err));
+        }
+        error_free(err);
+        return ok;
+    }
+    ok = read_all(p, blk, p->buf) &&
+         judge_sectors(p, p->buf, flushed_before_write(p->l, p->s->now), "rot");
+    blk_unref(blk);
+    return ok;
+}
+
+static void try_rot(Power *p)
+{
+    static const StateKind kinds[DEVICES] = {
+        STATE_PREFIX, STATE_PREFIX, STATE_ALIVE
+    };
+
+    if (!p->epochs || !p->l->opened || p->s->now < p->l->opened) {
+        return;
+    }
+    memcpy(p->kind, kinds, sizeof(kinds));
+    states_make(p->s, p->kind);
+    p->rotten++;
+    if (!judge_rot(p)) {
+        p->lost++;
+    }
+    states_take_back(p->s);
+}
+
 /* The next life begins with this state */
 static Start *keep_state(Power *p)
 {
@@ -295,6 +393,9 @@ static void try_cut(Power *p, guint i)
     for (unsigned n = 0; n < STATES_PER_CUT && !is_enough(p); n++) {
         try_state(p, n, i == p->next_event && n == STATES_PER_CUT - 1);
     }
+    if (!is_enough(p)) {
+        try_rot(p);
+    }
 }
 
 static void replay(Power *p)
@@ -316,6 +417,7 @@ static void count_life(Power *p)
     p->requests += p->l->requests;
     p->reads += p->l->reads;
     p->full += p->l->full;
+    p->inactive += p->l->inactive;
     p->lost += p->l->wrong;
     p->n_epochs += p->epochs ? epochs_count(p->epochs) : 0;
     for (int i = 0; i <= FAULT_CRASH; i++) {
@@ -375,11 +477,13 @@ static void run(Power *p, uint64_t limit)
 static void tell(Power *p)
 {
     note("%s: %" PRIu64 " lives, %" PRIu64 " requests, %" PRIu64 " of them "
-         "while the journal was full, %" PRIu64 " epochs; of the store %" PRIu64
-         " errors, %" PRIu64 " lost links, %" PRIu64 " crashes",
+         "while the journal was full, %" PRIu64 " epochs, %" PRIu64 " times "
+         "inactive; of the store %" PRIu64 " errors, %" PRIu64 " lost links, %"
+         PRIu64 " crashes; rot in %" PRIu64 " states, %" PRIu64 " refused",
          p->subject->name, p->lives, p->requests, p->full, p->n_epochs,
+         p->inactive,
          p->faults_hit[FAULT_ERROR], p->faults_hit[FAULT_LINK],
-         p->faults_hit[FAULT_CRASH]);
+         p->faults_hit[FAULT_CRASH], p->rotten, p->damaged);
 }
 
 static bool run_private(const Subject *subject, bool faults, uint64_t limit,
@@ -460,11 +564,12 @@ int main(int argc, char **argv)
     uint64_t limit = option_number(argv, "--states", 10000);
     uint64_t control = option_number(argv, "--control", 1000);
     uint64_t durable = option_number(argv, "--durable", 1000);
+    uint64_t directed = option_number(argv, "--directed", 10);
     uint64_t seed = option_number(argv, "--seed", 1);
     uint64_t per_life = option_number(argv, "--per-life", STATES_PER_LIFE);
     bool ok = true;
 
-    watch_for_hangs();
+    watch_for_ends();
     setenv("DESKCAST_TEST_STORE", "1", true);
     block_layer_init();
     device_init();
@@ -477,6 +582,9 @@ int main(int argc, char **argv)
     }
     if (durable) {
         ok = run_private(&subject_store, false, durable, seed, per_life) && ok;
+    }
+    if (directed) {
+        ok = run_directed(directed, seed) && ok;
     }
     return !ok;
 }

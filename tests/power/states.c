@@ -216,6 +216,14 @@ void states_make(States *s, const StateKind kind[DEVICES])
     }
 }
 
+void states_rot(States *s, int device, int64_t offset)
+{
+    StateDevice *sd = &s->device[device];
+
+    sd->d->data[offset] ^= 1 << rng_below(&s->rng, 8);
+    put_range(sd, offset, 1);
+}
+
 static void take_back(StateDevice *sd)
 {
     for (guint i = 0; i < sd->d->touched->len; i++) {

@@ -53,6 +53,9 @@ void states_settle(States *s, uint64_t now);
 /* Make the devices what the cut leaves */
 void states_make(States *s, const StateKind kind[DEVICES]);
 
+/* A bit of the byte at @offset of a device is not as it was */
+void states_rot(States *s, int device, int64_t offset);
+
 /* Take back what made it, and what was written since */
 void states_take_back(States *s);
 

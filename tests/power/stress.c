@@ -406,7 +406,7 @@ int main(int argc, char **argv)
         .base_shows.id = STAMP_BASE,
     };
 
-    watch_for_hangs();
+    watch_for_ends();
     block_layer_init();
     device_init();
     for (int i = 0; i < THREADS; i++) {

@@ -53,18 +53,21 @@ bool wait_drained(const Subject *subject, BlockBackend *blk)
     return true;
 }
 
-static void hangs(int sig)
+static void ends(int sig)
 {
-    static const char line[] = "not ok - power: a life hangs\n";
+    static const char hangs[] = "not ok - power: a life hangs\n";
+    static const char aborts[] = "not ok - power: an assertion fails\n";
+    const char *line = sig == SIGALRM ? hangs : aborts;
 
-    _exit(write(STDOUT_FILENO, line, sizeof(line) - 1) > 0 ? 1 : 2);
+    _exit(write(STDOUT_FILENO, line, strlen(line)) > 0 ? 1 : 2);
 }
 
-void watch_for_hangs(void)
+void watch_for_ends(void)
 {
-    struct sigaction action = { .sa_handler = hangs };
+    struct sigaction action = { .sa_handler = ends };
 
     sigaction(SIGALRM, &action, NULL);
+    sigaction(SIGABRT, &action, NULL);
 }
 
 /* A desktop in private image mode */
@@ -232,12 +235,25 @@ static bool private_label_closed(const uint8_t *store, int64_t size)
     return label_decode(&l, store + label_offset(size), &why) && l.closed;
 }
 
+static void private_limit_batches(BlockBackend *blk, uint64_t bytes,
+                                  unsigned records)
+{
+    PvsPrivate *p;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    p = pvs_private_of(blk_bs(blk));
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    p->journal.batch_bytes = bytes;
+    p->journal.batch_records = records;
+}
+
 const Subject subject_private = {
     .name = "power",
     .make = private_make,
     .open = private_open,
     .drained = private_drained,
     .full = private_full,
+    .limit_batches = private_limit_batches,
     .label_ok = private_label_ok,
     .label_closed = private_label_closed,
     .discards = true,
@@ -248,6 +264,7 @@ const Subject subject_store = {
     .make = private_make,
     .open = store_open,
     .drained = private_drained,
+    .limit_batches = private_limit_batches,
     .label_ok = private_label_ok,
     .label_closed = private_label_closed,
     .durable_store = true,

@@ -19,6 +19,8 @@ OPTION_MAGIC = 0x49484156454f5054
 REPLY_MAGIC = 0x3e889045565a9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_REPLY_MAGIC = 0x67446698
+STRUCTURED_REPLY_MAGIC = 0x668e33ef
+CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE, CHUNK_DONE = 0, 1, 2, 1
 
 OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_INFO, OPT_GO = 1, 2, 3, 6, 7
 OPT_STRUCTURED, OPT_LIST_META, OPT_SET_META = 8, 9, 10
@@ -197,6 +199,8 @@ class NbdMock:
     flags        of the export
     block_sizes  minimum, preferred and maximum, or None to tell none
     delay        seconds until a request is answered
+    chunks       None, or for structured replies to reads: a list of (type,
+                 offset in the answer, bytes), after which comes the end
 
     accepted, negotiated count connections, and requests is a list of the
     types of requests.
@@ -209,6 +213,7 @@ class NbdMock:
         self.mode = mode
         self.block_sizes = None
         self.delay = 0
+        self.chunks = None
         self.accepted = 0
         self.negotiated = 0
         self.requests = []
@@ -301,7 +306,23 @@ class NbdMock:
             if opt == OPT_ABORT:
                 reply(REP_ACK)
                 return False
-            reply(REP_ERR_UNSUP)
+            if opt == OPT_STRUCTURED and self.chunks is not None:
+                reply(REP_ACK)
+            else:
+                reply(REP_ERR_UNSUP)
+
+    def _chunks(self, sock, cookie, offset):
+        """The answer to a read, as told"""
+        def send(flags, kind, data=b''):
+            sock.sendall(struct.pack('>IHHQI', STRUCTURED_REPLY_MAGIC, flags,
+                                     kind, cookie, len(data)) + data)
+
+        for kind, start, length in self.chunks:
+            at = offset + start
+            data = struct.pack('>I', length) if kind == CHUNK_HOLE else \
+                self.data[at:at + length]
+            send(0, kind, struct.pack('>Q', at) + data)
+        send(CHUNK_DONE, CHUNK_NONE)
 
     def _request(self, sock):
         """False if it was the last"""
@@ -323,6 +344,9 @@ class NbdMock:
         time.sleep(self.delay)
         if kind == CMD_WRITE:
             self.data[offset:offset + length] = data
+        if kind == CMD_READ and self.chunks is not None:
+            self._chunks(sock, cookie, offset)
+            return True
         sock.sendall(struct.pack('>IIQ', SIMPLE_REPLY_MAGIC, 0, cookie))
         if kind == CMD_READ:
             sock.sendall(self.data[offset:offset + length])

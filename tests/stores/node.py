@@ -22,6 +22,10 @@ class Node:
     add      False: made without the node, which add() makes later
     """
 
+    # What it is run in; one that has the monitor's chardev, qmp, is to be added
+    program = 'storage-daemon/qemu-storage-daemon'
+    monitor = ('--monitor', 'chardev=qmp')
+
     def __init__(self, options, objects=(), netns=None, add=True):
         self.options = {'read-only': True, **options, 'node-name': 'disk'}
         self.objects = objects
@@ -39,9 +43,9 @@ class Node:
         with open(self.log, 'wb') as log:
             self.popen = subprocess.Popen(
                 [*enter, need('setpriv'), '--pdeathsig', 'KILL', '--',
-                 program('storage-daemon/qemu-storage-daemon'), *objects,
+                 program(self.program), *objects,
                  '--chardev', f'socket,id=qmp,fd={peer.fileno()}',
-                 '--monitor', 'chardev=qmp'],
+                 *self.monitor],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 pass_fds=[peer.fileno()])
         peer.close()

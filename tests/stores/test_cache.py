@@ -8,10 +8,12 @@ import pathlib
 import random
 import re
 import shutil
+import signal
 import tempfile
 import time
 
 from . import images, nbd
+from .link import Link
 from .node import GuestError
 from .process import BUILD, program, run, until
 from .reader import Connection, Readers
@@ -196,6 +198,102 @@ def alone(folder):
     return None if cut == image.read_bytes() else 'cut off: content differs'
 
 
+class Relay(nbd.NbdStore):
+    """A relay as its desktops see it."""
+
+    def __init__(self, image, node):        # pylint: disable=W0231
+        self.image = image
+        self.address = node.path
+
+
+def moved(link, before):
+    """Bytes since then: to the relay, and from it."""
+    return [b - a for a, b in zip(before, link.count()[2:])]
+
+
+def stopped(folder):
+    """The relay is stopped: of what is cached nothing is asked for, and what
+    is not comes from another store."""
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    half = SIZE // 2
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, store, **pinned, **f.options()) as relay, \
+            Link(Relay(image, relay)) as link, \
+            desktop_of(image, f, link, store, **pinned) as desktop:
+        desktop.command('vdisk-reset', **{'node-name': 'disk'})
+        with contextlib.closing(Connection(relay.path)) as c:
+            for at in range(0, half, MIB):
+                c.read(at, MIB)
+        until(lambda: cached(desktop) >= half, 10, 'half of it is cached')
+        relay.popen.send_signal(signal.SIGSTOP)
+        try:
+            begin = link.count()[2:]
+            with Readers(desktop.path, image, places=half) as readers:
+                time.sleep(2)
+                ended = readers.stop(10)
+            asked = moved(link, begin)
+            with contextlib.closing(Connection(desktop.path)) as c:
+                data = c.read(SIZE - MIB, MIB)
+        finally:
+            relay.popen.send_signal(signal.SIGCONT)
+    # a probe is 28 bytes, and nobody answers it
+    good = ended and not readers.errors and not readers.wrong and \
+        asked[0] < 1000 and asked[1] == 0 and len(readers.reads) > 500
+    return None if good and data == image.read_bytes()[-MIB:] else \
+        f'{asked} bytes moved; {readers.summary()}'
+
+
+def opened_by(process, path):
+    """How it has a file open and mapped: 'r' or 'w' for each."""
+    folder = pathlib.Path(f'/proc/{process.pid}')
+    modes = []
+    for fd in (folder / 'fd').iterdir():
+        if read_link(fd) == str(path):
+            flags = re.search(r'flags:\s*(\d+)', (folder / 'fdinfo' /
+                                                  fd.name).read_text())[1]
+            modes.append('rw'[int(flags, 8) & os.O_ACCMODE != os.O_RDONLY])
+    for line in (folder / 'maps').read_text().splitlines():
+        if line.endswith(str(path)):
+            modes.append('rw'['w' in line.split()[1]])
+    return modes
+
+
+def read_by_desktops(folder):
+    """A desktop's process has no means to write to cache or map."""
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, store, **pinned, **f.options()) as relay, \
+            desktop_of(image, f, store, **pinned) as desktop:
+        everything(relay)
+        until(lambda: cached(desktop) == SIZE, 10, 'the cache')
+        modes = [opened_by(node.popen, path) for node in (desktop, relay)
+                 for path in (f.data, f.map)]
+    # and the relay's would be seen
+    return None if all(m and set(m) == {'r'} for m in modes[:2]) and \
+        all('w' in m for m in modes[2:]) else str(modes)
+
+
+def limited(folder):
+    """At its limit it takes no more, and says so; reads go on."""
+    image = images.make(folder, 'cached', SIZE)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, store, **verity(image), **f.options(), **{
+                'host-cache-limit': 4 * MIB}) as relay:
+        shown = everything(relay) == image.read_bytes()
+        again = everything(relay) == image.read_bytes()
+        until(lambda: relay.events('VDISK_HOST_CACHE'), 10, 'it says so')
+        said = [e['data'] for e in relay.events('VDISK_HOST_CACHE')]
+        now = info(relay)['host-cache']
+        used = f.data.stat().st_blocks * 512
+        local = cached(relay)
+    good = shown and again and now['full'] and used <= 4 * MIB and \
+        2 * MIB < local < 4 * MIB and len(said) == 1 and said[0]['full'] and \
+        said[0]['filename'] == str(f.data)
+    return None if good else f'{shown}, {again}, {used}, {local}, {said}, {now}'
+
+
 def without_tree(folder):
     """Each relay makes the cache anew; the desktop takes the new one, and lets
     the old one go."""
@@ -260,6 +358,9 @@ def tests(folder, args):
     yield 'cache: a scan trusts what is right', scanned, folder, seed
     yield 'cache: a scan does not keep a relay', quit_in_scan, folder
     yield 'cache: relay and stores are gone', alone, folder
+    yield 'cache: the relay is stopped', stopped, folder
+    yield 'cache: desktops cannot write to it', read_by_desktops, folder
+    yield 'cache: its limit', limited, folder
     yield 'cache: without a tree', without_tree, folder
     yield 'cache: what is refused', refused, folder
     yield f'cache: {rounds} relays end', killed, folder, rounds, seed

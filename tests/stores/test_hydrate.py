@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """vdisk-hydrate and the boot trace: what is fetched, when, and how often."""
 
+import contextlib
 import os
 import pathlib
+import random
 import time
 
 from . import images, nbd
+from .link import Link
 from .node import GuestError
-from .process import until
+from .process import free_port, until
 from .reader import Connection, Readers
 from .test_cache import MIB, files
 from .test_pvs import cached, everything, info, node_of, verity
@@ -126,6 +129,37 @@ def cancelled(folder):
             'content differs'
 
 
+def asked(connection, rng, count):
+    """The longest that a read takes of what nobody has asked for."""
+    took = []
+    for _ in range(count):
+        begin = time.monotonic()
+        connection.read(rng.randrange(SIZE, 4 * SIZE - 4096) // 4096 * 4096,
+                        4096)
+        took.append(time.monotonic() - begin)
+    return max(took)
+
+
+def demand_first(folder):
+    """On a slow link, who reads does not wait for what is hydrated."""
+    image = images.make(folder, 'hydrated-slow', 4 * SIZE)
+    rng = random.Random(1)
+    with files() as f, nbd.StorageDaemon(image) as store, \
+            Link(store, ('127.0.0.1', free_port()), rate=8000000) as link, \
+            node_of(image, link, **verity(image), **f.options()) as relay, \
+            contextlib.closing(Connection(relay.path)) as connection:
+        alone = asked(connection, rng, 20)
+        relay.command('vdisk-hydrate', **HYDRATE)
+        time.sleep(1.5)
+        beside = asked(connection, rng, 20)
+        still, local = job(relay), cached(relay)
+    print(f'# {1000 * alone:.1f} ms alone, {1000 * beside:.1f} ms beside '
+          'hydrating', flush=True)
+    # one fetch of 512 KiB takes 66 ms there, 16 would take a second
+    return None if still and local > MIB and beside < 0.5 else \
+        f'{alone:.3f} s, {beside:.3f} s; {local} local, {still}'
+
+
 def older(cache, pinned):
     """A VdiskDelta"""
     return {**cache.options(), 'version': 1, 'size': SIZE,
@@ -231,6 +265,7 @@ def no_trace(folder):
 def tests(folder, _args):
     yield 'hydrate: all of a version', whole, folder
     yield 'hydrate: slowed down, paused, cancelled, killed', steered, folder
+    yield 'hydrate: reads come first', demand_first, folder
     yield 'hydrate: an outage', outage, folder
     yield 'hydrate: cancelled in an outage', cancelled, folder
     yield 'hydrate: only what differs from another version', delta, folder

@@ -19,7 +19,9 @@ SECTOR = 512
 SIZE = 4 << 20
 SECTORS = SIZE // SECTOR
 LABEL = 4096
-BUFFER = 64 << 20           # never full: who writes also starts the store
+BUFFER = 64 << 20
+# Never full either, as who writes also starts the store; and soon recovered
+SMALL_BUFFER = 8 << 20
 # Of each kind: now, and with --long
 COUNTS = (50, 10000)
 
@@ -95,10 +97,10 @@ class Model:
 class Private(Node):
     """The desktop's disk, writable."""
 
-    def __init__(self, folder, store, name='desktop', **more):
+    def __init__(self, folder, store, name='desktop', buffer=BUFFER, **more):
         self.files = [folder / f'{name}.copy', folder / f'{name}.buffer']
         for path, role, size in zip(self.files, ('copy', 'journal'),
-                                    (SIZE, BUFFER)):
+                                    (SIZE, buffer)):
             if not path.exists():
                 run(program('qemu-img'), 'create', '-q', '-f', 'pvs', '-o',
                     f'role={role},vdisk=disk,version=1', path, size)
@@ -149,8 +151,9 @@ class Trial:
                                            evict=self.rng.choice((0, 30)))
         self.model = Model()
         self.full = [[0] for _ in range(SECTORS)]
-        self.kills = {'desktop': 0, 'store': 0, 'link': 0}
+        self.kills = {'desktop': 0, 'store': 0, 'link': 0, 'host': 0}
         self.errors = 0
+        self.name = 'desktop'       # of its files
 
     def __enter__(self):
         self.store.__enter__()
@@ -166,7 +169,9 @@ class Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def up(self):
-        self.node = self.kind(self.folder, self.link, **self.options)
+        more = {} if self.kind is Stock else {'name': self.name,
+                                              'buffer': SMALL_BUFFER}
+        self.node = self.kind(self.folder, self.link, **more, **self.options)
         self.node.__enter__()
         self.conn = Connection(self.node.path, timeout=60)
 
@@ -236,6 +241,39 @@ class Trial:
         else:
             self.link.cut()
 
+    def take_over(self):
+        """Another host takes the vDisk, which may still be in use here. It
+        sees some prefix; what the first one writes from now on never appears.
+        """
+        self.kills['host'] += 1
+        first, conn = self.node, self.conn
+        dead = self.rng.random() < 0.3
+        if dead:
+            first.popen.kill()
+            first.popen.wait()
+        self.name = f'host{self.kills["host"]}'
+        self.node = Private(self.folder, self.link, self.name, SMALL_BUFFER,
+                            **{**self.options, 'take-over': True})
+        self.node.__enter__()
+        self.conn = Connection(self.node.path, timeout=60)
+        content = self.content()
+        self.model.is_prefix(content, self.full)
+        for s, number in enumerate(self.model.numbers(content)):
+            self.model.history[s] = [number]
+            self.full[s] = [0, number]
+        self.model.bounds = [0, self.model.number]
+        if not dead:
+            self.refuse(first, conn)
+        conn.close()
+        first.__exit__()
+        for path in first.files:
+            path.unlink()
+
+    def refuse(self, first, conn):
+        """It may write until it notices, but not to the store."""
+        until(lambda: write_fails(conn) and first.pvs()['fenced'], 20,
+              'the first one is fenced')
+
     def end(self):
         """All of it on the store, and nothing else."""
         self.link.set(cut_after=0, refuse=0)
@@ -245,17 +283,27 @@ class Trial:
         self.model.recovered(self.image.read_bytes()[:SIZE])
 
 
-def torture(args, kinds, count, flushes=0.25, **options):
-    with Trial(args.seed, **options) as t:
+def torture(args, kinds, count, flushes=0.25, durability='local'):
+    with Trial(args.seed, durability=durability) as t:
         while min(t.kills[k] for k in kinds) < count:
             t.work(t.rng.randrange(1, 12), flushes)
             {'desktop': t.kill_desktop, 'store': t.kill_store,
-             'link': t.flap}[t.rng.choice(kinds)]()
+             'link': t.flap, 'host': t.take_over}[t.rng.choice(kinds)]()
         t.end()
         print(f'# seed {args.seed}: {t.kills}, {t.model.number} writes, '
               f'{t.errors} errors, {t.node.pvs()["buffer"]["epochs-shipped"]} '
               'epochs shipped by the last process')
         return f'{t.errors} requests failed' if t.errors else None
+
+
+def write_fails(conn):
+    """By who is fenced. Its number is one that nobody else has."""
+    try:
+        conn.write(0, stamped(10 ** 9, 0))
+        conn.flush()
+        return False
+    except ReadError:
+        return True
 
 
 def control(args, count):
@@ -281,33 +329,15 @@ def rivals(args):
     with Trial(args.seed) as t:
         t.work(40)
         t.end()
-        first, first_conn = t.node, t.conn
-        t.node = Private(t.folder, t.link, 'rival', **{'take-over': True})
-        t.node.__enter__()
-        t.conn = Connection(t.node.path, timeout=60)
-        t.model.recovered(t.content())
         number = t.model.number
-        try:
-            first_conn.write(0, stamped(10 ** 9, 0))
-            first_conn.flush()
-        except ReadError:
-            pass
-        until(lambda: first.pvs()['fenced'], 20, 'the first one is fenced')
-        try:
-            first_conn.write(0, stamped(10 ** 9, 0))
-            return 'who is fenced can write'
-        except ReadError:
-            pass
-        finally:
-            first_conn.close()
-            first.__exit__()
+        t.take_over()
         t.work(60)
         t.end()
         return 'nothing was written' if t.model.number == number else None
 
 
 def tests(_, args):
-    n = COUNTS[args.long]
+    n = args.count or COUNTS[args.long]
     yield (f'private: {n} times kill -9 of the desktop', torture, args,
            ('desktop',), n)
     yield f'private: {n} kills of the store', torture, args, ('store',), n
@@ -316,6 +346,10 @@ def tests(_, args):
            ('desktop', 'store', 'link'), n // 2)
     yield ('private: a guest that never flushes', torture, args,
            ('desktop', 'store', 'link'), n // 5, 0)
+    yield (f'private: {n // 5} kills with durability=store', torture, args,
+           ('desktop', 'link'), n // 5, 0.25, 'store')
     yield 'private: two hosts, and one takes over', rivals, args
+    yield (f'private: two hosts that fight, {n // 10} times, under all of that',
+           torture, args, ('desktop', 'store', 'link', 'host'), n // 10)
     yield ('private: control: a stock client loses what was flushed', control,
            args, 20)

@@ -37,6 +37,7 @@ static inline JournalHeader sample(void)
     memset(h.label.nonce, 0x55, sizeof(h.label.nonce));
     memset(h.intent.content, 0x66, sizeof(h.intent.content));
     memset(h.intent.nonce, 0x77, sizeof(h.intent.nonce));
+    memset(h.newest, 0x88, sizeof(h.newest));
     return h;
 }
 

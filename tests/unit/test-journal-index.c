@@ -173,6 +173,8 @@ static void test_label(void)
     CU_ASSERT_FALSE(label_taken(buf, &out));
 }
 
+static bool judged_older;
+
 static LabelVerdict judge(const JournalHeader *h, Label l, bool first,
                           bool take_over, bool empty)
 {
@@ -183,6 +185,7 @@ static LabelVerdict judge(const JournalHeader *h, Label l, bool first,
     LabelVerdict v = label_judge(&q, &l, &why);
 
     CU_ASSERT_EQUAL(v == LABEL_FENCED, why != NULL);
+    judged_older = why && strstr(why, "an older state");
     return v;
 }
 
@@ -190,7 +193,7 @@ static void test_verdicts(void)
 {
     JournalHeader bound = sample(), new = sample(), claiming = sample();
     Label mine = label(4, 0x55), other = label(4, 0x56), none = {};
-    Label intent = label(5, 0x77);
+    Label intent = label(5, 0x77), older = label(3, 0x54);
 
     memset(&new.label, 0, sizeof(new.label));
     memset(&new.intent, 0, sizeof(new.intent));
@@ -213,6 +216,14 @@ static void test_verdicts(void)
     CU_ASSERT_EQUAL(judge(&new, other, true, true, true), LABEL_TAKE);
     CU_ASSERT_EQUAL(judge(&claiming, none, true, false, false), LABEL_CLAIM);
     CU_ASSERT_EQUAL(judge(&claiming, none, false, false, false), LABEL_FENCED);
+
+    CU_ASSERT_FALSE(judged_older);
+    CU_ASSERT_EQUAL(judge(&bound, older, false, true, true), LABEL_FENCED);
+    CU_ASSERT(judged_older);
+    CU_ASSERT_EQUAL(judge(&bound, older, true, true, true), LABEL_TAKE);
+    older.id.content[0]++;
+    CU_ASSERT_EQUAL(judge(&bound, older, false, true, true), LABEL_FENCED);
+    CU_ASSERT_FALSE(judged_older);
 
     mine.version++;
     CU_ASSERT_EQUAL(judge(&bound, mine, true, true, true), LABEL_FENCED);

@@ -104,17 +104,23 @@ static void test_header_bounds(void)
 }
 
 /* A field that encoding sets by itself, with a checksum that fits */
+static void forge(uint8_t *buf, size_t offset, uint8_t value)
+{
+    uint64_t sum;
+
+    buf[offset] = value;
+    memset(buf + 8, 0, 8);
+    sum = GUINT64_TO_LE(journal_checksum(buf, JOURNAL_HEADER_BYTES));
+    memcpy(buf + 8, &sum, sizeof(sum));
+}
+
 static bool forged(size_t offset, uint8_t value)
 {
     JournalHeader h = sample();
     uint8_t buf[JOURNAL_HEADER_BYTES];
-    uint64_t sum;
 
     journal_header_encode(&h, buf);
-    buf[offset] = value;
-    memset(buf + 8, 0, 8);
-    sum = GUINT64_TO_LE(journal_checksum(buf, sizeof(buf)));
-    memcpy(buf + 8, &sum, sizeof(sum));
+    forge(buf, offset, value);
     return header_taken(buf);
 }
 
@@ -151,6 +157,28 @@ static void test_header_choose(void)
     CU_ASSERT_EQUAL(choose(NULL, &old), 1);
     CU_ASSERT_EQUAL(choose(&new, &old), 0);
     CU_ASSERT_EQUAL(choose(&old, &new), 1);
+}
+
+/* Of another version: what it says may have changed what the other copy says */
+static void test_header_version(void)
+{
+    JournalHeader h = sample(), out;
+    uint8_t buf[2 * JOURNAL_HEADER_BYTES];
+
+    for (int i = 0; i < 2; i++) {
+        uint8_t *copy = buf + i * JOURNAL_HEADER_BYTES;
+        g_autofree char *why = NULL;
+
+        journal_header_encode(&h, buf);
+        journal_header_encode(&h, buf + JOURNAL_HEADER_BYTES);
+        forge(copy, 16, 2);
+        CU_ASSERT_EQUAL(journal_header_choose(&out, buf, &why), -1);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(why);
+        CU_ASSERT_PTR_NOT_NULL(strstr(why, "another version"));
+        copy[100] ^= 1;         /* damaged, it says nothing */
+        g_clear_pointer(&why, g_free);
+        CU_ASSERT_EQUAL(journal_header_choose(&out, buf, &why), !i);
+    }
 }
 
 /* Records */
@@ -501,6 +529,28 @@ static void test_damage(void)
     ring_free(r);
 }
 
+/* The start is lost behind which all was written: the header knows its nonce */
+static void test_damage_start(void)
+{
+    Ring *r = ring_new();
+    uint64_t rot;
+
+    put_write(r, 512);
+    r->durable = r->head.seq - 1;
+    rot = r->head.pos + 20;
+    put_type(r, JOURNAL_START);
+    put_write(r, 512);
+    r->durable = r->head.seq - 1;
+    put_type(r, JOURNAL_COMMIT);
+    r->bytes[rot] ^= 1;
+    CU_ASSERT_EQUAL(ring_scan(r, RING), 1);
+    CU_ASSERT_FALSE(r->scan.damaged);
+    memcpy(r->h.newest, r->head.nonce, sizeof(r->h.newest));
+    CU_ASSERT_EQUAL(ring_scan(r, RING), 1);
+    CU_ASSERT(r->scan.damaged);
+    ring_free(r);
+}
+
 /* Of another generation, or an older round, is no proof */
 static void test_no_proof(void)
 {
@@ -564,6 +614,7 @@ int main(void)
         { "headers: fields are bounded", test_header_bounds },
         { "headers: forged ones", test_header_forged },
         { "headers: the newer copy counts", test_header_choose },
+        { "headers: a copy of another version", test_header_version },
         { "records: every damaged byte is noticed", test_record },
         { "records: space", test_space },
         { "recovery: records, and a start without any", test_scan },
@@ -573,6 +624,7 @@ int main(void)
         { "recovery: a record follows the one before", test_chain },
         { "recovery: the ends of the ring", test_ends },
         { "recovery: rot in what was flushed", test_damage },
+        { "recovery: rot in a start", test_damage_start },
         { "recovery: what is no proof of that", test_no_proof },
         { "recovery: torn tails", test_torn },
         CU_TEST_INFO_NULL

@@ -1,0 +1,374 @@
+/*
+ * Power-cut test: what random lives come to too rarely
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "qemu/osdep.h"
+#include "qapi/error.h"
+#include "block/pvs/journal-scan.h"
+#include "directed.h"
+#include "states.h"
+
+#define SECONDS_PER_ROW     100
+
+typedef struct Row {
+    Rng rng;
+    Start *start;
+    Life *l;
+    uint64_t requests, wrong;
+} Row;
+
+static void row_begin(Row *r)
+{
+    r->start = start_new(&subject_private, &r->rng);
+    r->l = life_new(&subject_private, r->start, rng_next(&r->rng), false);
+    r->l->slow = false;
+}
+
+static void row_end(Row *r)
+{
+    r->requests += r->l->requests;
+    r->wrong += r->l->wrong;
+    life_free(r->l);
+    start_free(r->start);
+}
+
+static void G_GNUC_PRINTF(2, 3) wrong(Row *r, const char *fmt, ...)
+{
+    g_autofree char *what = NULL;
+    va_list ap;
+
+    va_start(ap, fmt);
+    what = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    note("%s", what);
+    r->wrong++;
+}
+
+/* The process dies as things are: what would be found? */
+
+typedef struct Copy {
+    Device *device[DEVICES];
+} Copy;
+
+static void copy_begin(Copy *c, const Life *l)
+{
+    for (int i = 0; i < DEVICES; i++) {
+        const Device *d = l->device[i];
+
+        c->device[i] = device_new(state_names[i], d->data, d->length, 1);
+    }
+}
+
+static void copy_end(Copy *c)
+{
+    for (int i = 0; i < DEVICES; i++) {
+        device_free(c->device[i]);
+    }
+}
+
+/* The last flush is the last thing that happened */
+static void judge_content(Row *r, const uint8_t *data, const char *what)
+{
+    uint64_t now = r->l->log->clock;
+
+    for (uint64_t s = 0; s < r->l->sectors; s++) {
+        uint64_t id = stamp_read(data + s * SECTOR, s);
+
+        if (!history_allows(r->l->history[s], id, now, now)) {
+            wrong(r, "%s: sector %" PRIu64 " holds 0x%" PRIx64, what, s, id);
+            return;
+        }
+    }
+}
+
+static void judge_copy(Row *r)
+{
+    g_autofree uint8_t *buf = g_malloc0(r->l->size);
+    Error *err = NULL;
+    BlockBackend *blk = subject_private.open(state_names, r->l->size, &err);
+
+    if (!blk) {
+        wrong(r, "killed, and opened again: %s", error_get_pretty(err));
+        error_free(err);
+        return;
+    }
+    if (blk_pread(blk, 0, r->l->size, buf, 0) < 0) {
+        wrong(r, "killed, and opened again: cannot be read");
+    } else {
+        judge_content(r, buf, "killed, and opened again");
+    }
+    blk_unref(blk);
+}
+
+/*
+ * A deep queue of records of any length, and a journal so slow that they gather:
+ * batches end everywhere, also just before the end of the ring (J5)
+ */
+static void one_of_rounds(Row *r)
+{
+    Copy copy;
+
+    row_begin(r);
+    r->l->phase_requests = 400;
+    r->l->max_workers = 16;
+    r->l->min_workers = 16;
+    r->l->flush_percent = 2;
+    r->l->read_percent = 0;
+    r->l->max_bytes = 64 * 1024;
+    r->l->batch_bytes = SECTOR << (4 + rng_below(&r->rng, 6));
+    r->l->batch_records = 1 + rng_below(&r->rng, 8);
+    r->l->device[JOURNAL]->max_yields = 40;
+    r->l->device[COPY]->max_yields = r->l->device[STORE]->max_yields = 0;
+    if (life_open(r->l)) {
+        life_requests(r->l);
+        life_flush(r->l);
+        copy_begin(&copy, r->l);
+        life_end(r->l);
+        judge_copy(r);
+        copy_end(&copy);
+    }
+    row_end(r);
+}
+
+/* The journal as the device has it */
+
+typedef struct Tail {
+    JournalScan scan;
+    JournalHeader h;
+    JournalRecord last;         /* pads aside */
+} Tail;
+
+static void tail_record(void *opaque, const JournalRecord *r, uint64_t payload)
+{
+    Tail *t = opaque;
+
+    if (r->type != JOURNAL_PAD) {
+        t->last = *r;
+    }
+}
+
+static void read_tail(Tail *t, const Device *d)
+{
+    g_autofree char *why = NULL;
+    uint64_t at, from;
+    bool more;
+
+    assert(journal_header_choose(&t->h, d->data, &why) >= 0);
+    journal_scan_init(&t->scan, &t->h);
+    do {
+        from = t->scan.next.pos;
+        at = from % t->h.ring_size;
+        more = journal_scan_records(&t->scan,
+                                    d->data + JOURNAL_RING_OFFSET + at,
+                                    MIN(t->h.ring_size - at,
+                                        journal_scan_end(&t->scan) - from),
+                                    tail_record, t);
+    } while (more && t->scan.next.pos > from);
+}
+
+/* A flush appends a commit even if the driver has closed the epoch (J1) */
+static void one_of_commits(Row *r)
+{
+    int64_t bytes = JOURNAL_RING_MIN / 8;
+    g_autofree uint8_t *buf = g_malloc0(bytes);
+    Tail t = {};
+
+    row_begin(r);
+    while (r->l->size < bytes) {
+        row_end(r);
+        row_begin(r);
+    }
+    if (life_open(r->l)) {
+        device_plan_fault(r->l->device[STORE], FAULT_LINK, 1, 60000, false);
+        blk_pwrite(r->l->blk, 0, bytes, buf, 0);
+        life_flush(r->l);
+        read_tail(&t, r->l->device[JOURNAL]);
+        if (t.last.type != JOURNAL_COMMIT) {
+            wrong(r, "the last record after a flush is of type %d",
+                  t.last.type);
+        }
+        life_end(r->l);
+    }
+    row_end(r);
+}
+
+/* Openings alone do not fill the ring; nor are they ever taken for damage (J5) */
+static void one_of_openings(Row *r)
+{
+    Life *l;
+    Copy copy;
+    Tail t = {};
+    uint64_t used = 0;
+
+    row_begin(r);
+    l = r->l;
+    if (life_open(l) && wait_drained(&subject_private, l->blk)) {
+        life_requests(l);
+        life_flush(l);
+    }
+    for (int i = 0; i < 3; i++) {
+        life_end(l);
+        /* The label is made ours: the header is written */
+        if (!life_open(l) || !wait_drained(&subject_private, l->blk)) {
+            break;
+        }
+        read_tail(&t, l->device[JOURNAL]);
+        if (i && t.scan.next.pos != used) {
+            wrong(r, "an opening takes the ring from %" PRIu64 " to %" PRIu64,
+                  used, t.scan.next.pos);
+        }
+        used = t.scan.next.pos;
+        if (!t.scan.ends_with_start) {
+            wrong(r, "the last record is no start");
+        }
+    }
+    /* The next one writes over the start, and it is torn */
+    copy_begin(&copy, l);
+    copy.device[JOURNAL]->data[JOURNAL_RING_OFFSET + 64 +
+                               t.scan.before_start.pos % t.h.ring_size] ^= 1;
+    life_end(l);
+    judge_copy(r);
+    copy_end(&copy);
+    row_end(r);
+}
+
+/* Of two torn copies of the header none would be left (J11) */
+static void judge_headers(Row *r)
+{
+    uint64_t written[JOURNAL_HEADER_COPIES] = {};
+
+    for (guint i = 0; i < r->l->log->events->len; i++) {
+        LogEvent *e = &g_array_index(r->l->log->events, LogEvent, i);
+        bool header = e->request == DEVICE_WRITE &&
+                      e->offset < JOURNAL_RING_OFFSET;
+
+        for (int k = 0; k < JOURNAL_HEADER_COPIES; k++) {
+            if (e->device != JOURNAL) {
+                continue;
+            }
+            if (e->request == DEVICE_FLUSH && written[k] <= e->begin) {
+                written[k] = 0;
+            } else if (header && e->offset == k * JOURNAL_HEADER_BYTES) {
+                written[k] = e->end;
+            }
+        }
+        if (written[0] && written[1]) {
+            wrong(r, "at %" PRIu64 " neither header is durable", e->end);
+            return;
+        }
+    }
+}
+
+static void judge_refusal(Row *r)
+{
+    static const char *const names[] = { "journal", "copy", "store" };
+    Error *err = NULL;
+    BlockBackend *blk = subject_private.open(names, r->l->size, &err);
+
+    if (blk) {
+        wrong(r, "its journal has failed, and it is opened again");
+        blk_unref(blk);
+        return;
+    }
+    if (!strstr(error_get_pretty(err), "is broken")) {
+        wrong(r, "its journal has failed: %s", error_get_pretty(err));
+    }
+    error_free(err);
+}
+
+/* An append, a flush or a header fails: nothing is acknowledged behind it (J1) */
+static void one_of_failures(Row *r)
+{
+    Device *journal;
+
+    row_begin(r);
+    journal = r->l->device[JOURNAL];
+    journal->spares_reads = true;
+    r->l->no_discards = true;
+    r->l->flush_percent = 20;
+    r->l->phase_requests = 60;
+    if (life_open(r->l)) {
+        device_plan_fault(journal, FAULT_ERROR, 1 + rng_below(&r->rng, 60), 0,
+                          false);
+        life_requests(r->l);
+        life_requests(r->l);
+        life_end(r->l);
+        if (journal->failed) {
+            judge_refusal(r);
+        }
+    }
+    judge_headers(r);
+    row_end(r);
+}
+
+/* A request of the local copy fails now and then: it is made up for (J6) */
+static void one_of_copies(Row *r)
+{
+    g_autofree uint8_t *buf = NULL;
+    Life *l;
+    Copy copy;
+
+    row_begin(r);
+    l = r->l;
+    l->device[COPY]->spares_reads = true;
+    buf = g_malloc0(l->size);
+    if (!life_open(l)) {
+        row_end(r);
+        return;
+    }
+    for (int i = 0; i < 4; i++) {
+        device_plan_fault(l->device[COPY], FAULT_ERROR,
+                          1 + rng_below(&r->rng, 20), 0, false);
+        life_requests(l);
+    }
+    life_flush(l);
+    if (!wait_drained(&subject_private, l->blk)) {
+        wrong(r, "the journal is not empty after a minute");
+    }
+    life_judge_store(l, "drained");
+    if (blk_pread(l->blk, 0, l->size, buf, 0) < 0) {
+        wrong(r, "it cannot be read");
+    }
+    judge_content(r, buf, "drained");
+    copy_begin(&copy, l);
+    life_end(l);
+    judge_copy(r);
+    copy_end(&copy);
+    row_end(r);
+}
+
+static bool run_row(const char *what, void (*one)(Row *r), uint64_t lives,
+                    uint64_t seed)
+{
+    Row r = { .rng.state = seed };
+
+    alarm(SECONDS_PER_ROW);
+    for (uint64_t i = 0; i < lives && !r.wrong; i++) {
+        one(&r);
+    }
+    return report(!r.wrong, "%s: %" PRIu64 " lives, %" PRIu64 " requests, %"
+                  PRIu64 " wrong, --seed %" PRIu64, what, lives, r.requests,
+                  r.wrong, seed);
+}
+
+bool run_directed(uint64_t lives, uint64_t seed)
+{
+    static const struct {
+        const char *what;
+        void (*one)(Row *r);
+    } rows[] = {
+        { "the end of the ring", one_of_rounds },
+        { "a flush behind a full epoch", one_of_commits },
+        { "openings", one_of_openings },
+        { "the journal fails", one_of_failures },
+        { "the local copy fails", one_of_copies },
+    };
+    bool ok = true;
+
+    for (int i = 0; i < ARRAY_SIZE(rows); i++) {
+        ok = run_row(rows[i].what, rows[i].one, lives, seed) && ok;
+    }
+    return ok;
+}

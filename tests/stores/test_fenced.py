@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A private vDisk that another host has taken: what the first one still does."""
+
+import threading
+import time
+
+from .link import Link
+from .nbd import VolatileStorageDaemon, server_options
+from .process import new_folder, until
+from .reader import Connection, ReadError
+from .test_private import LABEL, SIZE, Private
+
+BLOCK = 4096
+BLOCKS = 256
+
+
+class Slow(Private):
+    """Its reconnect buffer is read slowly: so many requests a second."""
+
+    def __init__(self, folder, store, reads, **more):
+        super().__init__(folder, store, 'slow', **more)
+        self.options['journal'] = {'driver': 'throttle', 'throttle-group': 't',
+                                   'file': self.options['journal']}
+        self.objects = [{'qom-type': 'throttle-group', 'id': 't',
+                         'limits': {'iops-read': reads}}]
+
+
+def up(node):
+    until(lambda: node.pvs()['stores'][0]['state'] == 'up', 20, 'it is up')
+
+
+def away(node):
+    """Somebody has noticed that the link is cut."""
+    with_error = threading.Thread(target=read_one, args=(node,), daemon=True)
+    with_error.start()
+    until(lambda: node.pvs()['stores'][0]['state'] != 'up', 20, 'it is away')
+
+
+def read_one(node):
+    try:
+        Connection(node.path, timeout=60).read(SIZE - BLOCK, BLOCK)
+    except (OSError, ReadError, AssertionError):
+        pass
+
+
+def fill(node, what):
+    conn = Connection(node.path, timeout=60)
+    for at in range(BLOCKS):
+        conn.write(at * BLOCK, what * BLOCK)
+    conn.flush()
+    conn.close()
+
+
+def stale_writer(args):
+    """An epoch that is being sent when the link is cut does not go out on the
+    connection that tells that the vDisk is somebody else's by now."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store, \
+            Link(store) as link, Slow(folder, link, 60) as first:
+        up(first)
+        fill(first, b'A')
+        time.sleep(0.5)                 # it is being sent: 256 reads, 60 a second
+        link.set(refuse=1)
+        link.cut()
+        away(first)
+        with Private(folder, store, 'rival', **{'take-over': True}) as rival:
+            up(rival)
+            fill(rival, b'B')
+            rival.drain()
+            link.set(refuse=0)
+            until(lambda: first.pvs()['fenced'], 20, 'the first one is fenced')
+            time.sleep(BLOCKS / 60 + 1)         # all of it was read by now
+            held = image.read_bytes()[:BLOCKS * BLOCK]
+    wrong = sum(held[at:at + BLOCK] != b'B' * BLOCK
+                for at in range(0, len(held), BLOCK))
+    return f'{wrong} blocks are not what the rival flushed' if wrong else None
+
+
+def looking(args):
+    """With 'label', a writer that is fenced has disturbed nobody."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False,
+                               reading='label') as store:
+        with Private(folder, store, 'owner') as owner:
+            up(owner)
+            owner.end()
+        holder = Connection(store.address, timeout=5)
+        holder.read(0, 512)
+        label = {'driver': 'nbd', 'export': 'label',
+                 'server': server_options(store.address)}
+        with Private(folder, store, 'late', label=label) as late:
+            until(lambda: late.pvs()['fenced'], 20, 'the other is fenced')
+            time.sleep(0.5)
+            try:
+                holder.read(0, 512)
+            except (OSError, ReadError, AssertionError):
+                return 'who holds the export was disconnected'
+            finally:
+                holder.close()
+        # And whom the label knows does connect
+        with Private(folder, store, 'owner', label=label) as owner:
+            up(owner)
+    return None
+
+
+class Writer(threading.Thread):
+    """Writes until an error."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.conn = Connection(node.path, timeout=60)
+        self.count = 0
+
+    def run(self):
+        try:
+            while True:
+                self.conn.write(self.count % 64 * 65536 % SIZE, b'w' * 65536)
+                self.count += 1
+        except ReadError:
+            pass
+
+
+def full(args):
+    """A write that waits for room fails when there will be none; and a window
+    that can never be opened is told, not waited for."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store, \
+            Link(store) as link, \
+            Private(folder, link, 'first', buffer=1 << 20) as first:
+        up(first)
+        link.set(refuse=1)
+        link.cut()
+        writer = Writer(first)
+        writer.start()
+        until(lambda: first.pvs()['buffer']['used'] > 900000, 20, 'it is full')
+        with Private(folder, store, 'rival', **{'take-over': True}) as rival:
+            up(rival)
+        link.set(refuse=0)
+        until(lambda: first.pvs()['fenced'], 20, 'the first one is fenced')
+        writer.join(2)
+        if writer.is_alive():
+            return f'it still waits, after {writer.count} writes'
+        first.command('vdisk-window-open', **{'node-name': 'disk',
+                                              'job-id': 'w', 'reserve': BLOCK})
+        end = first.qmp.wait_event('BLOCK_JOB_COMPLETED', 10, device='w')
+        error = end['data'].get('error', 'none')
+        return None if 'vDisk' in error and 'local' in error else error
+
+
+def tests(_, args):
+    yield 'fenced: what was being sent is not sent any more', stale_writer, args
+    yield 'fenced: looking at the label disturbs nobody', looking, args
+    yield 'fenced: a full buffer, and a window', full, args

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The jobs of a private vDisk, a buffer that is full, and what it tells."""
+
+import struct
+import threading
+import time
+
+from .link import Link
+from .nbd import server_options
+from .node import GuestError, Node
+from .process import program, run, until
+from .test_private import SECTOR, SIZE, Private, stamped
+from .test_private_input import MIB, Desk, Wrong, connect, lag, says, state, \
+    write
+
+DATA = stamped(1, 0) * 8    # of one granule
+
+
+def job(node, name, seconds=30, **arguments):
+    """To its end; its error, or None."""
+    node.command(name, **{'node-name': 'disk', 'job-id': 'j', **arguments})
+    return job_end(node, seconds)
+
+
+def job_end(node, seconds=30):
+    end = node.qmp.wait_event('BLOCK_JOB_COMPLETED', seconds, device='j')
+    return end['data'].get('error')
+
+
+def fails(node, name, *wanted, **arguments):
+    try:
+        node.command(name, **{'node-name': 'disk', **arguments})
+    except GuestError as e:
+        says(str(e), *wanted)
+    else:
+        raise Wrong(f'{name} is taken')
+
+
+def windows():
+    with Desk() as d:
+        d.start()
+        node = d.open()
+        until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+        fails(node, 'vdisk-window-close', "No update window of 'disk' is open")
+        fails(node, 'vdisk-window-open', 'can hold', 'reserve less', 'larger',
+              reserve=1 << 40)
+        fails(node, 'vdisk-window-open', 'can hold', reserve=0)
+        if error := job(node, 'vdisk-window-open', reserve=8 * MIB):
+            return error
+        now = node.pvs()
+        if not now['buffer']['window'] or now['buffer']['reserve'] != 8 * MIB \
+                or now['budget']['local-bytes'] != SIZE:
+            return f'the window is not open: {now}'
+        fails(node, 'vdisk-window-open', 'is open already')
+        d.store.kill()
+        conn = connect(node)
+        for at in range(0, SIZE, 4096):     # all local: read, and written
+            conn.read(at, 4096)
+            conn.write(at, DATA)
+        conn.flush()
+        conn.close()
+        node.command('vdisk-window-close', **{'node-name': 'disk',
+                                              'job-id': 'j'})
+        fails(node, 'vdisk-window-close', "The job 'j' works on", 'cancel it',
+              **{'job-id': 'k'})
+        time.sleep(1)
+        progress = node.command('query-jobs')[0]
+        if not node.pvs()['buffer']['window'] or \
+                progress['status'] != 'running' or \
+                progress['total-progress'] < SIZE:
+            return f'with the store away it does not stay open: {progress}'
+        # It is the same after a crash
+        node.popen.kill()
+        node.popen.wait()
+        node = d.open()
+        if not node.pvs()['buffer']['window']:
+            return 'the window does not survive a crash'
+        node.command('vdisk-window-close', **{'node-name': 'disk',
+                                              'job-id': 'j'})
+        d.store.start()
+        if error := job_end(node):
+            return error
+        if node.pvs()['buffer']['window'] or lag(node):
+            return 'it is not closed'
+        fails(node, 'vdisk-window-close', "No update window of 'disk' is open")
+        return None if d.store.image.read_bytes()[:SIZE] == \
+            DATA * (SIZE // len(DATA)) else 'the store has something else'
+
+
+def drain_job():
+    with Desk() as d:
+        node = d.open()
+        conn = connect(node)
+        for at in range(0, SIZE, 4096):
+            conn.write(at, DATA)
+        node.command('vdisk-drain', **{'node-name': 'disk', 'job-id': 'j'})
+        fails(node, 'vdisk-drain', "The job 'j' works on 'disk' already")
+        began = node.command('query-jobs')[0]
+        conn.write(0, DATA)             # is not waited for
+        d.start()
+        if error := job_end(node):
+            return error
+        conn.close()
+        return None if began['current-progress'] == 0 and \
+            began['total-progress'] == SIZE else f'its progress: {began}'
+
+
+def standard_again():
+    with Desk() as d:
+        node = d.open()
+        write(node)
+        node.__exit__()
+        standard = {'mode': 'standard', 'read-only': True}
+        options = {k: v for k, v in node.options.items() if k != 'file'}
+        stores = [{'driver': 'file', 'filename': str(d.store.image)}]
+
+        def refused(*wanted):
+            other = Node({**options, **standard, 'stores': stores})
+            try:
+                other.__enter__()
+            except GuestError as e:
+                says(str(e), *wanted)
+            else:
+                other.__exit__()
+                raise Wrong('a version that is not complete is served')
+
+        refused(f'{SECTOR} bytes are in the reconnect buffer only',
+                'mode=private', 'vdisk-drain')
+        d.start()
+        node = d.open()
+        if error := job(node, 'vdisk-window-open', reserve=MIB):
+            return error
+        node.drain()
+        node.end()
+        refused('an update window is open', 'vdisk-window-close')
+        node = d.open()
+        if error := job(node, 'vdisk-window-close'):
+            return error
+        node.end()
+        d.store.kill()
+        with Node({**options, **standard, 'stores': stores}) as other:
+            conn = connect(other)
+            held = conn.read(0, SECTOR)
+            conn.close()
+        label = d.store.image.read_bytes()[SIZE:]
+        if struct.unpack_from('<I', label, 20)[0] != 2:
+            return 'its label does not say that it has everything'
+        return None if held == stamped(1, 0) else 'it has something else'
+
+
+def full():
+    """Writes wait, and go on within a second of the first epoch that is
+    freed; nothing is dropped; 50, 80 and 95 % are told."""
+    with Desk() as d:
+        node = d.node()
+        run(program('qemu-img'), 'create', '-q', '-f', 'pvs', '-o',
+            'role=journal,vdisk=disk,version=1', node.files[1], 2 * MIB)
+        node.__enter__()
+        conn, ends = connect(node, 60), []
+
+        def writer():
+            for n in range(SIZE // 4096):
+                conn.write(n * 4096, stamped(n, 0) * 8)
+                ends.append(time.monotonic())
+            conn.flush()
+
+        thread = threading.Thread(target=writer)
+        thread.start()
+        for level in (50, 80, 95):
+            node.qmp.wait_event('VDISK_BUFFER', 30, level=level)
+        until(lambda: ends and time.monotonic() - ends[-1] > 1, 30, 'it waits')
+        done = len(ends)
+        d.start()
+        until(lambda: node.pvs()['buffer']['epochs-shipped'], 30, 'one is freed',
+              0.005)
+        freed = time.monotonic()
+        until(lambda: len(ends) > done, 10, 'it goes on', 0.005)
+        thread.join()
+        late = ends[done] - freed
+        node.qmp.wait_event('VDISK_BUFFER', 30, level=0)
+        node.drain()
+        conn.close()
+        held = d.store.image.read_bytes()
+        if any(held[n * 4096:(n + 1) * 4096] != stamped(n, 0) * 8
+               for n in range(SIZE // 4096)):
+            return 'something was dropped'
+        return None if late < 1 else f'it goes on {late:.1f} s later'
+
+
+def catches_up():
+    """A guest that flushes faster than the link takes it does not keep the
+    store behind for ever after an outage."""
+    with Desk() as d:
+        d.start()
+        with Link(d.store) as link:
+            link.set(delay=10)
+            d.store, store = link, d.store
+            node = d.open(durability='store')
+            d.store = store
+            until(lambda: node.pvs()['buffer']['store-durable'], 20, 'it is up')
+            conn = connect(node)
+            link.set(refuse=1)
+            link.cut()
+            for _ in range(300):        # nobody waits for the store
+                conn.write(0, DATA)
+                conn.flush()
+            behind = node.pvs()['buffer']
+            link.set(refuse=0)
+            until(lambda: state(node)['state'] == 'up', 20, 'it is up again')
+            end = time.monotonic() + 60
+            while time.monotonic() < end and \
+                    not node.pvs()['buffer']['store-durable']:
+                conn.write(0, DATA)
+                conn.flush()
+            caught = node.pvs()['buffer']
+            conn.close()
+    return None if caught['store-durable'] and behind['lag-bytes'] > MIB // 2 \
+        and not behind['store-durable'] else f'{behind} {caught}'
+
+
+def store_durability():
+    """A flush waits for the store, and for nothing once that is gone."""
+    with Desk() as d:
+        d.start()
+        node = d.open(durability='store')
+        until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+        time.sleep(0.5)             # nothing is left to ship: from now on
+        for n in range(50):
+            write(node, n + 1, n)
+            if d.store.image.read_bytes()[n * SECTOR:(n + 1) * SECTOR] != \
+                    stamped(n + 1, n):
+                return f'flush {n} ended before the store had it'
+        d.store.kill()
+        begin = time.monotonic()
+        write(node, 99)
+        took = time.monotonic() - begin
+        node.qmp.wait_event('VDISK_STORE', 10, state='down')
+        node.qmp.wait_event('VDISK_OUTAGE', 10, active=True)
+        d.store.start()
+        node.drain()
+        node.qmp.wait_event('VDISK_OUTAGE', 10, active=False)
+        return None if took < 5 else f'a flush took {took:.1f} s'
+
+
+def slow_link():
+    """A lag that grows although the store is there is told."""
+    with Desk() as d:
+        d.start()
+        with Link(d.store, rate=40000) as link:
+            node = d.open(stores=[{'driver': 'nbd', 'export': 'disk', 'server':
+                                   server_options(link.address)}],
+                          **{'request-timeout': 20000})
+            until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+            conn = connect(node)
+            end = time.monotonic() + 40
+            told = []
+            while not told and time.monotonic() < end:
+                for n in range(16):
+                    conn.write((n + 16 * len(told)) * 4096, DATA)
+                    conn.flush()
+                time.sleep(0.2)
+                told = [e for e in node.events('VDISK_BUFFER')
+                        if 'stuck' in e['data']]
+            if not told:
+                return 'nothing is told'
+            says(told[0]['data']['stuck'], 'slower than the guest writes')
+            link.set(rate=0)
+            node.drain()
+            conn.close()
+            node.qmp.wait_event('VDISK_BUFFER', 30, lag=0)
+            return node.pvs()['buffer'].get('stuck')
+
+
+class Machine(Private):
+    """The same in a QEMU, which can migrate."""
+
+    program = 'qemu-system-x86_64'
+    monitor = ('-nodefaults', '-display', 'none', '-accel', 'qtest',
+               '-mon', 'chardev=qmp,mode=control')
+
+
+def migration():
+    with Desk() as d:
+        node = Machine(d.dir, d.store)
+        d.nodes.append(node)
+        node.__enter__()
+        write(node)
+        fails_plain(node, 'migrate', 'has writes that its store does not have',
+                    "'vdisk-drain'", uri=f'file:{d.dir}/state')
+        d.start()
+        node.drain()
+        node.command('block-export-del', id='e', mode='hard')
+        node.command('migrate', uri=f'file:{d.dir}/state')
+        until(lambda: node.command('query-migrate').get('status') in
+              ('completed', 'failed'), 30, 'it is saved')
+        now = node.command('query-migrate')
+        return None if now['status'] == 'completed' else f'not saved: {now}'
+
+
+def fails_plain(node, name, *wanted, **arguments):
+    try:
+        node.command(name, **arguments)
+    except GuestError as e:
+        says(str(e), *wanted)
+    else:
+        raise Wrong(f'{name} is taken')
+
+
+def tests(_, _args):
+    for text, test in (
+            ('update windows, with the store away, and after a crash', windows),
+            ('a drain as a job', drain_job),
+            ('back to standard image mode', standard_again),
+            ('a full buffer', full),
+            ('durability=store', store_durability),
+            ('durability=store, and a guest that is fast', catches_up),
+            ('a link that is too slow', slow_link),
+            ('migration', migration)):
+        yield f'private, {text}', test
