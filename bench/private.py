@@ -34,7 +34,7 @@ SPACE = 8 * KIB
 
 
 def room_in_memory(size):
-    """Where the store's image goes."""
+    """For the store's image."""
     try:
         return shutil.disk_usage(MEMORY).free > 2 * size
     except OSError:
@@ -53,14 +53,16 @@ class Desk:
     """A private vDisk of so many bytes, its store, and the link to that.
 
     up()    the store runs, or not
+    memory  the store's image is there; False: on the disk that is measured
     """
 
-    def __init__(self, folder, size, buffer, cache='none', delay=0, rate=0):
+    def __init__(self, folder, size, buffer, cache='none', delay=0, rate=0,
+                 memory=True):
         self.dir = pathlib.Path(tempfile.mkdtemp(dir=folder))
         self.size = size
         self.cache = cache
         self.memory = pathlib.Path(tempfile.mkdtemp(
-            dir=MEMORY if room_in_memory(size) else folder))
+            dir=MEMORY if memory and room_in_memory(size) else folder))
         self.image = self.memory / 'image'
         with open(self.image, 'wb') as f:
             f.truncate(size + LABEL)
@@ -204,28 +206,33 @@ class Private:
 
     def private_drain(self):
         """MiB a second that are shipped, by epochs of so many MiB; and what
-        the way to the store takes: writes of 1 MiB, 16 at once, and a flush."""
+        link and store take of a stock client that keeps to the same order,
+        without which the store is no prefix: writes of 1 MiB, up to 16 at
+        once, and after each epoch a flush that is waited for."""
         size = self.scale.disk
         result = {}
         for link, (delay, rate) in LINKS.items():
-            row = result[link] = {'delay_ms': delay, 'nbd': [], 'epochs': {}}
+            row = result[link] = {str(epoch): {'nbd': [], 'pvs': []}
+                                  for epoch in (1, 16, 64)}
             for number in range(max(1, self.scale.rounds // 2)):
-                row['nbd'].append(self.way_speed(size, delay, rate))
-                for epoch in (1, 16, 64):
-                    row['epochs'].setdefault(str(epoch), []).append(
-                        self.drain_speed(size, epoch, delay, rate))
+                for epoch, speed in row.items():
+                    speed['nbd'].append(self.way_speed(size, int(epoch), delay,
+                                                       rate))
+                    speed['pvs'].append(self.drain_speed(size, int(epoch),
+                                                         delay, rate))
         return result
 
-    def way_speed(self, size, delay, rate):
-        with Desk(self.dir, size, MIB, 'none', delay, rate) as desk:
+    def way_speed(self, size, epoch, delay, rate):
+        with Desk(self.dir, size, MIB, 'none', delay, rate, rate > 0) as desk:
             desk.up()
             seconds = tools.bench_seconds(
-                *write_args(size // MIB, 16, MIB, MIB, 'writeback',
-                            size // MIB), '-f', 'raw', desk.way.uri)
+                *write_args(size // MIB, min(16, epoch), MIB, MIB, 'writeback',
+                            epoch), '-f', 'raw', desk.way.uri)
             return size / MIB / seconds
 
     def drain_speed(self, size, epoch, delay, rate):
-        with Desk(self.dir, size, 3 * size, 'none', delay, rate) as desk, \
+        with Desk(self.dir, size, 3 * size, 'none', delay, rate,
+                  rate > 0) as desk, \
                 desk.node() as node:
             write_over(node, size, MIB, epoch)
             desk.up()

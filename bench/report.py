@@ -112,11 +112,11 @@ def private_flush_table(rows):
 
 
 def private_drain_table(rows):
-    epochs = list(next(iter(rows.values()))['epochs'])
-    return table(['drain, MiB/s', 'nbd'] + [f'{e} MiB epochs' for e in epochs],
-                 [[link] + [f'{statistics.median(s):.0f}' for s in
-                            (row['nbd'], *row['epochs'].values())]
-                  for link, row in rows.items()])
+    return table(['drain, MiB/s', 'epochs', 'nbd', 'pvs'],
+                 [[link, f'{epoch} MiB'] +
+                  [f'{statistics.median(speed[n]):.0f}' for n in ('nbd', 'pvs')]
+                  for link, row in rows.items()
+                  for epoch, speed in row.items()])
 
 
 def goal_table(goals):
