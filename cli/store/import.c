@@ -4,11 +4,11 @@
  * qemu-img converts; the source is read a second time by other means; and what
  * was written is read back from the medium.
  *
- * A file is read the second time meanwhile, and hashed; it must not
- * have been changed from before until after. Other sources do not tell
- * that. They are read after the conversion, and compared: if each block is the
- * same both times, the target is what the source held at the moment between.
- * So is a file whose hash is not the target's, to tell where.
+ * A file is read the second time meanwhile, and hashed; its times tell whether
+ * it was changed from before until after. Other sources do not tell. They are
+ * read after the conversion, and compared: if each block is the same both
+ * times, the target is what the source held at the moment between. A file whose
+ * hash is not the target's is read so, too, to tell where.
  *
  * Either way the target is read after the converter has ended, and a converter
  * that is wrong and a source that somebody writes to are found.
