@@ -4,11 +4,11 @@
  * qemu-img converts; the source is read a second time by other means; and what
  * was written is read back from the medium.
  *
- * A file is read the second time while it is converted, and hashed; it must not
- * have been changed from before until after. Other sources do not tell
- * that. They are read after the conversion, and compared: if each block is the
- * same both times, the target is what the source held at the moment between.
- * So is a file whose hash is not the target's, to tell where.
+ * A file is read the second time meanwhile, and hashed; its times tell whether
+ * it was changed from before until after. Other sources do not tell. They are
+ * read after the conversion, and compared: if each block is the same both
+ * times, the target is what the source held at the moment between. A file whose
+ * hash is not the target's is read so, too, to tell where.
  *
  * Either way the target is read after the converter has ended, and a converter
  * that is wrong and a source that somebody writes to are found.
@@ -23,8 +23,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define SECOND_NICE     10      /* priority of reading the source again */
 
 static bool compare(Content *target, const Version *v, Content *source,
                     TreeBuild *tree, int tree_fd, uint8_t *root, bool quiet,
@@ -100,8 +103,11 @@ static gpointer read_second(gpointer opaque)
 {
     Second *second = opaque;
     g_autoptr(JsonObject) node = source_node(second->source);
-    g_autoptr(Content) c = content_open(node, &second->error);
+    g_autoptr(Content) c = NULL;
 
+    /* For this thread, and what it starts: the converter goes first */
+    setpriority(PRIO_PROCESS, 0, SECOND_NICE);
+    c = content_open(node, &second->error);
     if (c) {
         content_build(c, second->size, second->tree, -1, second->root, NULL,
                       &second->error);
@@ -193,9 +199,9 @@ static bool convert_while_reading(const Store *s, const Manifest *m, Version *v,
     if (!start_second(&second, m, source, size, error)) {
         return false;
     }
-    ok = convert(s, m, v, source, quiet, error);
-    if (!join_second(&second, ok ? error : NULL) || !ok ||
-        !read_back(s, m, v, tree_fd, quiet, error)) {
+    ok = convert(s, m, v, source, quiet, error) &&
+         read_back(s, m, v, tree_fd, quiet, error);
+    if (!join_second(&second, ok ? error : NULL) || !ok) {
         return false;
     }
     if (memcmp(second.root, v->root, VERITY_HASH_BYTES) != 0 &&

@@ -221,8 +221,9 @@ def changing(folder):
     flat = sources.make(folder, 'flat.vmdk', *next(
         f[1:] for f in sources.FORMATS if f[0] == 'flat.vmdk'))
     for path, line, text in (
-            (source, f'{env.BUILD}/qemu/qemu-io -f qcow2 -c '
-             f'"write -P 7 4096 512" {source} >/dev/null', 'was changed'),
+            # Which reading sees it is chance; some does, or the times tell
+            (source, sources.flip(source, source.stat().st_size - 5000),
+             'nothing was imported'),
             (source, f'touch {source}', 'was changed'),
             (flat, sources.flip(folder / 'flat-flat.vmdk', 700000),
              'not what the source holds')):
