@@ -8,7 +8,9 @@
 
 static const char *file_name(const HostOptions *options)
 {
-    return options->file ? options->file : HOSTS_FILE;
+    const char *file = options->file ?: g_getenv("DESKCAST_HOSTS");
+
+    return file ?: HOSTS_FILE;
 }
 
 static char *read_file(const char *name, gsize *length, GError **error)

@@ -178,6 +178,10 @@ def drain(o):
             text = f.read()
         check("drained=true" in text and "[kvm1]" in text, text)
         o.run("host", "list").expect(0, "drained")
+        lab.deskcast("host", "list", DESKCAST_HOSTS=o.hosts_file).expect(
+            0, "drained")
+        lab.deskcast("host", "list", "--hosts", o.hosts_file,
+                     DESKCAST_HOSTS="/nowhere").expect(0, "drained")
         answer = o.run("host", "list", "--json").json()
         check([h["drained"] for h in answer["hosts"]] == [False, True], answer)
         check([h["running"] for h in answer["hosts"]] == [0, 1], answer)
