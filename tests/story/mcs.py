@@ -69,8 +69,8 @@ class Mcs:
         gold.run("umount /media; sync")
         self.tell.check(not any(g.has_package() for g in self.guests()),
                         "the desktops have nothing of it")
-        gold.go_off()
-        self.tell.note("gold is shut down from inside")
+        self.site.type("virsh shutdown gold")
+        gold.wait_off()
 
     def finish(self):
         self.site.type("deskcast update finish office --promote")
@@ -116,3 +116,13 @@ class Mcs:
         self.site.type("deskcast status office")
         for name in self.names:
             self.site.type(f"virsh destroy {name}")
+        self.is_documented()
+
+    def is_documented(self):
+        """The page for beginners has the commands that were typed."""
+        page = (self.site.top / "docs/operations/begin.rst").read_text()
+        shown = [line.strip() for line in page.splitlines() if line.startswith("    deskcast ")]
+        untried = [line for line in shown
+                   if not any(typed.startswith(line) for typed in self.site.typed)]
+        self.tell.check(len(shown) > 8 and not untried,
+                        "docs/operations/begin.rst has these commands", untried)

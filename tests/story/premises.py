@@ -103,15 +103,6 @@ class Desktop(hosts.Desktop):
                 raise hosts.GuestError(f"{self.name} does not shut down")
             time.sleep(0.2)
 
-    def go_off(self):
-        self.agent_only("guest-shutdown")
-        self.wait_off()
-
-    def agent_only(self, command):
-        """It may go before it answers."""
-        self.host.virsh("qemu-agent-command", self.name, f'{{"execute":"{command}"}}',
-                        "--timeout", "2", check=False)
-
 
 class Site(hosts.Host):
     """For use in a with statement.
@@ -125,6 +116,7 @@ class Site(hosts.Host):
     def __init__(self, folder, programs, how, show):
         super().__init__(folder, programs)
         self.how = how
+        self.top = hosts.TOP
         self.show = show
         self.srv = self.folder / "srv"
         self.srv.mkdir(exist_ok=True)
@@ -134,6 +126,7 @@ class Site(hosts.Host):
             "DESKCAST_EMULATOR": str(self.libexec / "qemu-system-x86_64")}
         (self.srv / "hosts.conf").write_text(f"[kvm1]\nuri={LIBVIRT}\n")
         self.services = []
+        self.typed = []
 
     def script(self):
         """Maps of host caches have to be on a tmpfs, as /run is."""
@@ -157,13 +150,15 @@ class Site(hosts.Host):
     def inside(self, *argv):
         return ["nsenter", f"--mount=/proc/{self.process.pid}/ns/mnt", "--", *argv]
 
-    def type(self, line, status=0):
+    def type(self, line, status=0, quiet=False):
         """A command line, as an administrator types it; what it printed."""
         began = time.monotonic()
+        self.typed.append(line)
         done = subprocess.run(self.inside("sh", "-c", line), env=self.environment, text=True,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, timeout=2 * COMMAND)
-        self.show(f"# {line}", done.stdout, time.monotonic() - began)
+        if not quiet:
+            self.show(f"# {line}", done.stdout, time.monotonic() - began)
         if done.returncode != status:
             raise hosts.CommandError(f"{line}: status {done.returncode}: {done.stdout}")
         return done.stdout

@@ -68,7 +68,7 @@ class Pvs(mcs.Mcs):
                        "--source nbd+unix:///?socket=/run/deskcast/relay "
                        f"--source nbd://127.0.0.1:{self.port}")
         self.site.type(f"deskcast desktop create lab {' '.join(self.names)} --identity-bus scsi")
-        answer = json.loads(self.site.type("deskcast vdisk show deb --json"))
+        answer = json.loads(self.site.type("deskcast vdisk show deb --json", quiet=True))
         self.first = answer["current"]
         self.wait_here(self.first)
 
