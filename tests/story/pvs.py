@@ -201,8 +201,9 @@ class Pvs(mcs.Mcs):
         there = guest.run(f"ls -d {package.FOLDER}/data 2>/dev/null || :")
         wrong = guest.holds(self.sums[self.old]) if self.old else ""
         self.tell.check(guest.installed() == self.old and not there and not wrong,
-                        f"{guest.name} has {package.NAME} {self.old or 'not'}, and nothing of "
-                        "the new one", there + wrong)
+                        f"{guest.name} has {package.NAME} {self.old}, and nothing of the new one"
+                        if self.old else f"{guest.name} has nothing of {package.NAME}",
+                        there + wrong)
 
     def pilot(self):
         self.site.type(f"deskcast push lab {self.new} --pilot lab01 --when now --come-up 600")
