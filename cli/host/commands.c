@@ -17,6 +17,8 @@ const Command host_commands[] = {
       command_rollback },
     { NULL, "follow", "push what has become current by its release date",
       command_follow },
+    { NULL, "stage", "bring a catalog's versions to the hosts' own stores",
+      command_stage },
     { "catalog", "create", "make a catalog of a master VM",
       command_catalog_create },
     { "catalog", "list", "all catalogs", command_catalog_list },

@@ -8,6 +8,8 @@
 #include "disk-job.h"
 #include "plan.h"
 
+#include "cli/progress.h"
+
 #include <signal.h>
 #include <stdio.h>
 
@@ -84,6 +86,7 @@ typedef struct Run {
     Push *push;
     RolloutAction *begun;       /* by desktop: its job's */
     DiskJob **watched;          /* what it looked like before its reset */
+    Progress *progress;
     RolloutState *told;
 } Run;
 
@@ -143,10 +146,23 @@ static void take(Run *run, FleetAnswer *a)
     }
 }
 
+static guint at_their_end(const Rollout *r)
+{
+    guint n = 0;
+
+    for (int state = ROLLOUT_DONE; state < ROLLOUT_STATES; state++) {
+        n += rollout_count(r, state);
+    }
+    return n;
+}
+
 /* What is new and for people to read: once for each desktop and state */
 static void tell(Run *run)
 {
     Push *push = run->push;
+
+    progress_set(run->progress, at_their_end(push->rollout),
+                 push->desktops->len);
 
     for (guint i = 0; !push->quiet && i < push->desktops->len; i++) {
         PushDesktop *d = g_ptr_array_index(push->desktops, i);
@@ -214,8 +230,11 @@ void push_run(Push *push)
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
     make_rollout(push);
+    run.progress = progress_new("desktops", n, false, push->quiet || !n);
     drive(&run);
     tell(&run);
+    progress_done(run.progress);
+    progress_free(run.progress);
     for (guint i = 0; i < n; i++) {
         g_clear_pointer(&run.watched[i], disk_job_free);
     }

@@ -238,13 +238,14 @@ static bool plan_version(Push *push, const PushOptions *o,
 static bool plan(Push *push, const PushOptions *o,
                  const CatalogMetadata *catalog, GError **error)
 {
-    if (!check_pilots(o, push->survey, catalog->catalog, error) ||
-        !check_fits(o, push->survey, catalog, error)) {
+    if (!check_pilots(o, push->survey, catalog->catalog, error)) {
         return false;
     }
     if (o->kind != KIND_ROLLBACK) {
-        return plan_version(push, o, catalog, error);
+        return check_fits(o, push->survey, catalog, error) &&
+               plan_version(push, o, catalog, error);
     }
+    /* Each goes back by what its own metadata says, whatever it is */
     add_desktops(push, o, catalog->catalog, NULL, 0);
     return true;
 }
@@ -290,6 +291,9 @@ static int carry_out(Survey *s, const PushOptions *o,
         audit(kind_text(o->kind), catalog->vdisk, push.version,
               "catalog %s, %u desktops, %s", catalog->catalog,
               push.desktops->len, o->now ? "now" : "at their next reset");
+    }
+    if (o->kind == KIND_FOLLOW && !push.desktops->len && !o->json) {
+        return COMMAND_DONE;    /* a timer asks every few minutes */
     }
     push_run(&push);
     return push_report(&push, kind_text(o->kind), catalog->catalog, o->json);

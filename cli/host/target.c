@@ -87,6 +87,27 @@ static char *hex(const uint8_t root[VERITY_HASH_BYTES])
     return g_string_free(s, FALSE);
 }
 
+/* Images on Ceph have no path */
+static bool check_store(const CatalogMetadata *catalog, const Host *host,
+                        GError **error)
+{
+    g_autoptr(Store) store = NULL;
+
+    if (host->store) {
+        return true;
+    }
+    store = store_open(catalog->store, STORE_READ, error);
+    if (store && store_on_rbd(store)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                    "the images of this store are on Ceph, and desktops of "
+                    "the model mcs open files: give host '%s' a store of its "
+                    "own (store= in the list of hosts), and 'deskcast stage'",
+                    host->name);
+        return false;
+    }
+    return store;
+}
+
 /* On another host QEMU, or the hook, finds out */
 static bool check_image(const char *path, const Host *host, GError **error)
 {
@@ -112,7 +133,8 @@ bool target_wanted(const CatalogMetadata *catalog, const Version *v,
     }
     w->image = g_build_filename(folder, v->image, NULL);
     w->format = g_strdup(v->format);
-    return check_image(w->image, host, error);
+    return check_store(catalog, host, error) &&
+           check_image(w->image, host, error);
 }
 
 static void say_who(int fd)

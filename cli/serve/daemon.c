@@ -68,7 +68,8 @@ Qmp *daemon_qmp(Daemon *d)
     return d->qmp;
 }
 
-static char **command_line(const Daemon *d)
+/* @trial: without the NBD server */
+static char **command_line(const Daemon *d, bool trial)
 {
     GPtrArray *a = g_ptr_array_new();
 
@@ -80,17 +81,19 @@ static char **command_line(const Daemon *d)
     for (char **arg = d->arguments; *arg; arg++) {
         g_ptr_array_add(a, g_strdup(*arg));
     }
-    g_ptr_array_add(a, g_strdup("--nbd-server"));
-    g_ptr_array_add(a, g_strdup_printf("addr.type=fd,addr.str=%d%s", FD_LISTEN,
-                                       d->nbd));
+    if (!trial) {
+        g_ptr_array_add(a, g_strdup("--nbd-server"));
+        g_ptr_array_add(a, g_strdup_printf("addr.type=fd,addr.str=%d%s",
+                                           FD_LISTEN, d->nbd));
+    }
     g_ptr_array_add(a, NULL);
     return (char **)g_ptr_array_free(a, FALSE);
 }
 
 /* With its monitor in *@fd; false with @error */
-static bool spawn(Daemon *d, int *fd, GError **error)
+static bool spawn(Daemon *d, bool trial, GPid *pid, int *fd, GError **error)
 {
-    g_auto(GStrv) argv = command_line(d);
+    g_auto(GStrv) argv = command_line(d, trial);
     const int targets[] = { FD_LISTEN, FD_MONITOR };
     int sources[] = { d->listen_fd, -1 };
     int pair[2];
@@ -105,13 +108,13 @@ static bool spawn(Daemon *d, int *fd, GError **error)
     done = g_spawn_async_with_pipes_and_fds(
         "/", (const char *const *)argv, NULL,
         G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_SEARCH_PATH,
-        program_end_with_parent, NULL, -1, STDERR_FILENO, STDERR_FILENO,
-        sources, targets, G_N_ELEMENTS(targets), &d->pid, NULL, NULL, NULL,
+        program_end_with_parent, NULL, -1, -1, -1,
+        sources, targets, G_N_ELEMENTS(targets), pid, NULL, NULL, NULL,
         error);
     close(pair[1]);
     if (!done) {
         close(pair[0]);
-        d->pid = 0;
+        *pid = 0;
         return false;
     }
     *fd = pair[0];
@@ -119,24 +122,22 @@ static bool spawn(Daemon *d, int *fd, GError **error)
 }
 
 /* Ends and reaps it; how it ended in *@status. False if it has to be killed. */
-static bool reap(Daemon *d, int signal_first, int *status)
+static bool reap(GPid pid, int signal_first, int *status)
 {
     gint64 end = g_get_monotonic_time() + STOP_MS * (gint64)1000;
     bool in_time = true;
 
-    clear_source(&d->watch_child);
     if (signal_first) {
-        kill(d->pid, signal_first);
+        kill(pid, signal_first);
     }
-    while (waitpid(d->pid, status, WNOHANG) == 0) {
+    while (waitpid(pid, status, WNOHANG) == 0) {
         if (g_get_monotonic_time() > end && in_time) {
-            kill(d->pid, SIGKILL);
+            kill(pid, SIGKILL);
             in_time = false;
         }
         g_usleep(5000);
     }
-    g_spawn_close_pid(d->pid);
-    d->pid = 0;
+    g_spawn_close_pid(pid);
     return in_time;
 }
 
@@ -208,25 +209,36 @@ static gboolean qmp_readable(int fd, GIOCondition condition, gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-bool daemon_start(Daemon *d, GError **error)
+/* Its monitor, when it is up; NULL with @error: then it is gone */
+static Qmp *come_up(Daemon *d, bool trial, GPid *pid, GError **error)
 {
+    g_autofree char *how = NULL;
     g_autoptr(GError) why = NULL;
     int fd, status = 0;
+    bool closed;
+    Qmp *qmp;
 
-    if (!spawn(d, &fd, error)) {
-        return false;
+    if (!spawn(d, trial, pid, &fd, error)) {
+        return NULL;
     }
-    d->started = g_get_monotonic_time();
-    d->qmp = qmp_new_fd(fd, "storage daemon", START_MS, &why);
-    if (!d->qmp) {
-        bool closed = g_error_matches(why, QMP_ERROR, QMP_ERROR_CLOSED);
-        g_autofree char *how = NULL;
-
-        reap(d, closed ? 0 : SIGKILL, &status);
+    qmp = qmp_new_fd(fd, "storage daemon", START_MS, &why);
+    if (!qmp) {
+        closed = g_error_matches(why, QMP_ERROR, QMP_ERROR_CLOSED);
+        reap(*pid, closed ? 0 : SIGKILL, &status);
+        *pid = 0;
         how = how_ended(status);
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
                     "the storage daemon does not start: it %s (%s)", how,
                     closed ? "it has said why" : why->message);
+    }
+    return qmp;
+}
+
+bool daemon_start(Daemon *d, GError **error)
+{
+    d->started = g_get_monotonic_time();
+    d->qmp = come_up(d, false, &d->pid, error);
+    if (!d->qmp) {
         return false;
     }
     qmp_set_handler(d->qmp, d->events.event, d->events.opaque);
@@ -256,23 +268,31 @@ void daemon_stop(Daemon *d)
     int status;
 
     clear_source(&d->timer);
+    clear_source(&d->watch_child);
     forget_connection(d);
-    if (d->pid && !reap(d, SIGTERM, &status)) {
+    if (d->pid && !reap(d->pid, SIGTERM, &status)) {
         report("the storage daemon did not end within %d s and was killed",
                STOP_MS / 1000);
     }
+    d->pid = 0;
 }
 
-void daemon_restart(Daemon *d, const char *const *arguments)
+bool daemon_restart(Daemon *d, GError **error)
 {
-    if (arguments) {
-        g_strfreev(d->arguments);
-        d->arguments = g_strdupv((char **)arguments);
+    GPid pid;
+    int status;
+    Qmp *qmp = come_up(d, true, &pid, error);
+
+    if (!qmp) {
+        return false;
     }
+    qmp_free(qmp);
+    reap(pid, SIGTERM, &status);
     daemon_stop(d);
     d->events.down(d->events.opaque);
     d->pause = PAUSE_MIN_MS;
     start_again(d);
+    return true;
 }
 
 void daemon_free(Daemon *d)

@@ -49,8 +49,11 @@ bool daemon_start(Daemon *d, GError **error);
 /* End it in order: what it keeps is written. Killed after some time. */
 void daemon_stop(Daemon *d);
 
-/* End it, and start it with new arguments, NULL for the same */
-void daemon_restart(Daemon *d, const char *const *arguments);
+/*
+ * End it, and start it again, so that it reads its files anew. If it would not
+ * start with them, it stays as it is: false with @error.
+ */
+bool daemon_restart(Daemon *d, GError **error);
 
 /* NULL while it does not run */
 Qmp *daemon_qmp(Daemon *d);

@@ -115,11 +115,13 @@ static void begin(Relay *r, RelayVersion *v)
     const RelayVersion *from = nearest_cache(r, v);
     g_autoptr(GError) error = NULL;
 
+    /* Before it starts: with nothing to do it ends before that is answered */
+    r->job = g_strdup(v->root);
     /* The other cache may be of another kind by now: it is a help only */
     if ((from && start(r, v, from, NULL)) || start(r, v, NULL, &error)) {
-        r->job = g_strdup(v->root);
         return;
     }
+    g_clear_pointer(&r->job, g_free);
     v->hydrate_again = g_get_monotonic_time() + AGAIN_US;
     report_state(v->export, error->message);
 }

@@ -7,6 +7,7 @@
 #include "relay.h"
 #include "report.h"
 
+#include "cli/json-member.h"
 #include "cli/units.h"
 
 #include <inttypes.h>
@@ -88,5 +89,27 @@ void relay_tell(Relay *r)
                   r->order->len, here, used_text, size_text, troubles);
     if (r->status_file) {
         write_status(r, used);
+    }
+}
+
+/* What the storage daemon tells that an administrator has to know */
+void relay_tell_event(JsonObject *event)
+{
+    const char *name = member_string(event, "event");
+    JsonObject *data = member_object(event, "data");
+    const char *store = member_string(data, "store");
+    const char *file = member_string(data, "filename");
+    bool full = false;
+
+    if (!g_strcmp0(name, "VDISK_CORRUPT") && store) {
+        g_autofree char *subject = g_strdup_printf("content of %s", store);
+
+        report_state(subject, "it sent what was not sealed; that was thrown "
+                     "away, and is fetched elsewhere: 'deskcast vdisk verify' "
+                     "at the store tells more");
+    } else if (!g_strcmp0(name, "VDISK_HOST_CACHE") && file &&
+               member_bool(data, "full", &full)) {
+        report_state(file, full ? "it takes no more: the file system is full"
+                                : NULL);
     }
 }

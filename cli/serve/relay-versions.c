@@ -44,20 +44,38 @@ char *relay_path(const Relay *r, const RelayVersion *v, const char *suffix)
 }
 
 /* 0: what desktops run on; 1: what is on trial; then the older ones */
-static unsigned rank_of(const Manifest *m, const Version *v)
+static unsigned rank_of(const Manifest *m, uint64_t number, uint64_t current,
+                        uint64_t newest)
 {
-    const Version *current = manifest_current(m, g_get_real_time() /
-                                              G_USEC_PER_SEC);
-    const Version *newest = manifest_newest(m);
-    uint64_t behind = m->next - v->number;
-
-    if (v == current) {
+    if (number == current) {
         return 0;
     }
-    if (v == newest) {
-        return 1;
+    return number == newest ? 1
+                            : 2 + MIN(m->next - number, MANIFEST_MAX_VERSIONS);
+}
+
+/* A release date may have come; true if something is ranked otherwise now */
+static bool rank_vdisk(Relay *r, const RelayVdisk *d, int64_t now)
+{
+    const Version *current = manifest_current(d->manifest, now);
+    const Version *newest = manifest_newest(d->manifest);
+    bool changed = false;
+    GHashTableIter iter;
+    gpointer value;
+
+    g_hash_table_iter_init(&iter, r->versions);
+    while (g_hash_table_iter_next(&iter, NULL, &value)) {
+        RelayVersion *v = value;
+        unsigned rank;
+
+        if (!strcmp(v->vdisk, d->name)) {
+            rank = rank_of(d->manifest, v->number, current ? current->number : 0,
+                           newest ? newest->number : 0);
+            changed |= rank != v->rank;
+            v->rank = rank;
+        }
     }
-    return 2 + MIN(behind, MANIFEST_MAX_VERSIONS);
+    return changed;
 }
 
 static void add_version(Relay *r, const Manifest *m, const Version *v)
@@ -86,7 +104,6 @@ static void add_version(Relay *r, const Manifest *m, const Version *v)
         mine->root = g_strdup(root);
         g_hash_table_insert(r->versions, mine->export, mine);
     }
-    mine->rank = rank_of(m, v);
     mine->wanted = true;
 }
 
@@ -113,6 +130,19 @@ static void sort_versions(Relay *r)
         g_ptr_array_add(r->order, value);
     }
     g_ptr_array_sort(r->order, compare_rank);
+}
+
+void relay_rank(Relay *r)
+{
+    int64_t now = g_get_real_time() / G_USEC_PER_SEC;
+    bool changed = false;
+
+    for (const RelayVdisk *d = r->vdisks; d->name; d++) {
+        changed |= d->manifest && rank_vdisk(r, d, now);
+    }
+    if (changed) {
+        sort_versions(r);
+    }
 }
 
 /* The versions of a vDisk are those of its manifest now */

@@ -14,10 +14,14 @@
 #include "cli/units.h"
 #include "block/vdisk/header.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
+
+#define READY_US        (60 * G_USEC_PER_SEC)
 
 static void daemon_up(void *opaque)
 {
@@ -36,13 +40,34 @@ static void daemon_down(void *opaque)
 static void daemon_event(JsonObject *event, void *opaque)
 {
     relay_hydrate_event(opaque, event);
+    relay_tell_event(event);
     service_tick_soon();
 }
 
-/* Once all that was known at the start is served again */
+/* Was what is known at least tried? Trees that are here are checked first. */
+static bool all_tried(const Relay *r)
+{
+    for (guint i = 0; i < r->order->len; i++) {
+        const RelayVersion *v = r->order->pdata[i];
+
+        if (v->wanted && v->tree != TREE_HERE && !v->tree_again) {
+            return false;
+        }
+        if (v->wanted && v->tree == TREE_HERE &&
+            !board_export_key(r->board, v->export)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Once all that was known at the start is served again; or is not, for that
+ * may never be */
 static void maybe_ready(Relay *r)
 {
-    if (!r->ready && daemon_qmp(r->daemon)) {
+    bool late = g_get_monotonic_time() - r->started > READY_US;
+
+    if (!r->ready && daemon_qmp(r->daemon) && (late || all_tried(r))) {
         report("%u exports on %s", board_exports(r->board), r->socket);
         report_ready();
         r->ready = true;
@@ -53,6 +78,7 @@ static void tick(void *opaque)
 {
     Relay *r = opaque;
 
+    relay_rank(r);
     relay_ask_trees(r);
     if (relay_plan(r) || r->changed || !r->wanted) {
         g_clear_pointer(&r->wanted, wanted_free);
@@ -71,9 +97,13 @@ static void tick(void *opaque)
 static void read_again(void *opaque)
 {
     Relay *r = opaque;
+    g_autoptr(GError) error = NULL;
 
-    report("certificates and keys are read again");
-    daemon_restart(r->daemon, NULL);
+    if (daemon_restart(r->daemon, &error)) {
+        report("certificates and keys were read again");
+    } else {
+        report("certificates and keys stay as they were: %s", error->message);
+    }
 }
 
 static bool wrong(GError **error, const char *why)
@@ -152,6 +182,22 @@ static void make_daemon(Relay *r)
     r->board = board_new(r->daemon);
 }
 
+/* Two would remove each other's files. Held until we end, however that is. */
+static bool lock_cache(Relay *r, GError **error)
+{
+    g_autofree char *path = g_build_filename(r->cache, ".lock", NULL);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+
+    r->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (r->lock < 0 || fcntl(r->lock, F_OFD_SETLK, &lock) < 0) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "%s: %s", r->cache,
+                    r->lock >= 0 ? "another relay uses this folder"
+                                 : g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
 static bool begin(Relay *r, GError **error)
 {
     service_make_absolute(&r->cache);
@@ -161,6 +207,9 @@ static bool begin(Relay *r, GError **error)
     if (g_mkdir_with_parents(r->cache, 0755) < 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "cannot make %s: %s",
                     r->cache, g_strerror(errno));
+        return false;
+    }
+    if (!lock_cache(r, error)) {
         return false;
     }
     r->versions = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
@@ -204,6 +253,7 @@ static int relay(Relay *r)
         report("%s", error->message);
         return COMMAND_FAILED;
     }
+    r->started = g_get_monotonic_time();
     relay_watch(r);
     service_run(tick, read_again, r);
     return COMMAND_DONE;

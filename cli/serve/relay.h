@@ -63,12 +63,14 @@ typedef struct Relay {
     GHashTable *versions;       /* export -> RelayVersion */
     GPtrArray *order;           /* the same, the most important one first */
     char *private;              /* folder */
+    int lock;                   /* of the cache's folder */
     int fd;
     Daemon *daemon;
     Board *board;
     Wanted *wanted;
     bool changed;               /* wanted is to be made anew */
     bool ready;
+    gint64 started;             /* monotonic time */
     char *job;                  /* root of the version that is hydrated now */
     unsigned jobs;              /* counts them, for their names */
 } Relay;
@@ -76,6 +78,7 @@ typedef struct Relay {
 /* relay-versions.c: manifests and trees */
 bool relay_load_manifests(Relay *r, GError **error);
 void relay_watch(Relay *r);
+void relay_rank(Relay *r);
 void relay_ask_trees(Relay *r);
 void relay_version_free(gpointer version);
 char *relay_path(const Relay *r, const RelayVersion *v, const char *suffix);
@@ -93,5 +96,6 @@ void relay_hydrate_event(Relay *r, JsonObject *event);
 
 /* relay-status.c: for people and programs */
 void relay_tell(Relay *r);
+void relay_tell_event(JsonObject *event);
 
 #endif /* CLI_SERVE_RELAY_H */

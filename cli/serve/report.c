@@ -10,8 +10,24 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
-/* Subjects that are not well, and what was said of them */
+/* Another reason for the same trouble is told after that time, us */
+#define TELL_AGAIN      (60 * G_USEC_PER_SEC)
+
+typedef struct Trouble {
+    char *text;
+    gint64 told;
+} Trouble;
+
+/* Of each subject that is not well */
 static GHashTable *troubles;
+
+static void trouble_free(gpointer data)
+{
+    Trouble *t = data;
+
+    g_free(t->text);
+    g_free(t);
+}
 
 void report(const char *format, ...)
 {
@@ -24,24 +40,34 @@ void report(const char *format, ...)
     fprintf(stderr, "%s: %s\n", g_get_prgname(), text);
 }
 
+static void set_trouble(const char *subject, const char *text)
+{
+    Trouble *t = g_hash_table_lookup(troubles, subject);
+    gint64 now = g_get_monotonic_time();
+
+    if (!t) {
+        t = g_new0(Trouble, 1);
+        t->told = -TELL_AGAIN;
+        g_hash_table_insert(troubles, g_strdup(subject), t);
+    }
+    if (g_strcmp0(t->text, text) && now - t->told >= TELL_AGAIN) {
+        report("%s: %s", subject, text);
+        t->told = now;
+        g_free(t->text);
+        t->text = g_strdup(text);
+    }
+}
+
 void report_state(const char *subject, const char *text)
 {
-    const char *before;
-
     if (!troubles) {
         troubles = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
-                                         g_free);
-    }
-    before = g_hash_table_lookup(troubles, subject);
-    if (!g_strcmp0(before, text)) {
-        return;
+                                         trouble_free);
     }
     if (text) {
-        report("%s: %s", subject, text);
-        g_hash_table_insert(troubles, g_strdup(subject), g_strdup(text));
-    } else {
+        set_trouble(subject, text);
+    } else if (g_hash_table_remove(troubles, subject)) {
         report("%s: works again", subject);
-        g_hash_table_remove(troubles, subject);
     }
 }
 

@@ -15,7 +15,8 @@ void report(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
 /*
  * A line about @subject ("vDisk win11"), unless it is the same as the last one
- * about it. @text NULL: all is well again, which is said if it was not.
+ * about it, or the last one was told just now. @text NULL: all is well again,
+ * which is said if it was not.
  */
 void report_state(const char *subject, const char *text);
 

@@ -30,7 +30,7 @@ typedef struct Serve {
     int max_connections;
 
     char *private;              /* folder */
-    char *list;                 /* file in it: who is let in */
+    char *rules;                /* who is let in; NULL without certificates */
     int fd;
     Daemon *daemon;
     Board *board;
@@ -40,10 +40,26 @@ typedef struct Serve {
     bool ready;                 /* systemd has been told */
 } Serve;
 
+/* Before anything is exported */
+static void tell_rules(Serve *s)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(JsonNode) done = NULL;
+
+    if (s->rules) {
+        done = daemon_command(s->daemon, "qom-set", tls_server_tell(s->rules),
+                              &error);
+        if (!done) {
+            report("%s", error->message);
+        }
+    }
+}
+
 static void daemon_up(void *opaque)
 {
     Serve *s = opaque;
 
+    tell_rules(s);
     s->settled = false;
     service_tick_soon();
 }
@@ -77,13 +93,20 @@ static void tell_status(Serve *s)
     }
 }
 
+/* A file that cannot be read changes nothing */
 static void look_at_names(Serve *s)
 {
     g_autoptr(GError) error = NULL;
+    char *rules = tls_server_rules(&s->tls, &error);
 
-    report_state("--authorise-from",
-                 tls_server_refresh(&s->tls, s->list, &error)
-                 ? NULL : error->message);
+    report_state("--authorise-from", error ? error->message : NULL);
+    if (!rules || !g_strcmp0(rules, s->rules)) {
+        g_free(rules);
+        return;
+    }
+    g_free(s->rules);
+    s->rules = rules;
+    tell_rules(s);
 }
 
 static void tick(void *opaque)
@@ -113,9 +136,13 @@ static void tick(void *opaque)
 static void read_again(void *opaque)
 {
     Serve *s = opaque;
+    g_autoptr(GError) error = NULL;
 
-    report("certificates and keys are read again");
-    daemon_restart(s->daemon, NULL);
+    if (daemon_restart(s->daemon, &error)) {
+        report("certificates and keys were read again");
+    } else {
+        report("certificates and keys stay as they were: %s", error->message);
+    }
 }
 
 static bool usable(const Serve *s, GError **error)
@@ -145,7 +172,7 @@ static bool make_daemon(Serve *s)
     g_autoptr(GString) nbd = g_string_new(NULL);
 
     g_string_append_printf(nbd, ",max-connections=%d", s->max_connections);
-    tls_server_arguments(&s->tls, s->list, arguments, nbd);
+    tls_server_arguments(&s->tls, s->rules, arguments, nbd);
     g_ptr_array_add(arguments, NULL);
     s->daemon = daemon_new((const char *const *)arguments->pdata, nbd->str,
                            s->fd, &events);
@@ -156,14 +183,17 @@ static bool make_daemon(Serve *s)
 /* All that can fail before anybody is served */
 static bool begin(Serve *s, GError **error)
 {
+    g_autoptr(GError) why = NULL;
+
     service_make_absolute(&s->tls.x509);
     service_make_absolute(&s->tls.psk);
     s->private = service_folder(error);
     if (!s->private) {
         return false;
     }
-    s->list = g_build_filename(s->private, "authorised.json", NULL);
-    if (!tls_server_refresh(&s->tls, s->list, error)) {
+    s->rules = tls_server_rules(&s->tls, &why);
+    if (why) {
+        g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
     s->view = store_view_new(s->folder ?: store_default_folder(), s->private,
@@ -192,7 +222,7 @@ static void end(Serve *s)
         service_remove_folder(s->private);
     }
     g_free(s->private);
-    g_free(s->list);
+    g_free(s->rules);
     g_free(s->folder);
     g_free(s->listen);
     g_free(s->socket);

@@ -23,10 +23,8 @@ static struct {
 
 char *service_folder(GError **error)
 {
-    const char *runtime = g_getenv("RUNTIME_DIRECTORY");
-    g_auto(GStrv) given = g_strsplit(runtime ?: "", ":", 2);
-    g_autofree char *pattern = g_build_filename(
-        given[0] ? given[0] : g_get_tmp_dir(), "deskcast-XXXXXX", NULL);
+    g_autofree char *pattern = g_build_filename(g_get_tmp_dir(),
+                                                "deskcast-XXXXXX", NULL);
 
     if (!g_mkdtemp(pattern)) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),

@@ -6,7 +6,6 @@
 
 #include "tls.h"
 
-#include <json-glib/json-glib.h>
 #include <string.h>
 
 #define AUTHORISED      "authorised"    /* id of the list */
@@ -40,7 +39,7 @@ bool tls_server_valid(const TlsServer *t, bool local, GError **error)
     if (t->x509 && !has_names(t)) {
         return wrong(error, "--tls-x509 needs --authorise or --authorise-from: "
                      "the names of the clients that are let in, as their "
-                     "certificates have them ('CN=host1,O=Example'), or '*' "
+                     "certificates have them ('O=Example,CN=host1'), or '*' "
                      "for everybody whose certificate is right");
     }
     if (!t->x509 && has_names(t)) {
@@ -92,14 +91,15 @@ static bool add_file(JsonArray *rules, const char *path, GError **error)
     return true;
 }
 
-static char *list_text(const TlsServer *t, GError **error)
+char *tls_server_rules(const TlsServer *t, GError **error)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autoptr(JsonNode) root = json_node_new(JSON_NODE_OBJECT);
     JsonArray *rules = json_array_new();
+    g_autoptr(JsonNode) root = json_node_new(JSON_NODE_ARRAY);
 
-    json_object_set_string_member(o, "policy", "deny");
-    json_object_set_array_member(o, "rules", rules);
+    json_node_take_array(root, rules);
+    if (!t->x509) {
+        return NULL;
+    }
     for (char **name = t->authorise; name && *name; name++) {
         if (!add_rule(rules, *name, error)) {
             return NULL;
@@ -108,26 +108,17 @@ static char *list_text(const TlsServer *t, GError **error)
     if (t->authorise_from && !add_file(rules, t->authorise_from, error)) {
         return NULL;
     }
-    json_node_set_object(root, o);
     return json_to_string(root, FALSE);
 }
 
-bool tls_server_refresh(const TlsServer *t, const char *list, GError **error)
+JsonObject *tls_server_tell(const char *rules)
 {
-    g_autofree char *text = NULL;
-    g_autofree char *before = NULL;
+    JsonObject *o = json_object_new();
 
-    if (!t->x509) {
-        return true;
-    }
-    text = list_text(t, error);
-    if (!text) {
-        return false;
-    }
-    g_file_get_contents(list, &before, NULL, NULL);
-    return !g_strcmp0(text, before) ||
-        g_file_set_contents_full(list, text, -1, G_FILE_SET_CONTENTS_CONSISTENT,
-                                 0600, error);
+    json_object_set_string_member(o, "path", "/objects/" AUTHORISED);
+    json_object_set_string_member(o, "property", "rules");
+    json_object_set_member(o, "value", json_from_string(rules, NULL));
+    return o;
 }
 
 static void add_object(GPtrArray *arguments, JsonObject *object)
@@ -152,7 +143,7 @@ static JsonObject *credentials(const char *type, const char *dir,
     return o;
 }
 
-void tls_server_arguments(const TlsServer *t, const char *list,
+void tls_server_arguments(const TlsServer *t, const char *rules,
                           GPtrArray *arguments, GString *nbd)
 {
     JsonObject *o;
@@ -166,10 +157,10 @@ void tls_server_arguments(const TlsServer *t, const char *list,
     }
     add_object(arguments, credentials("tls-creds-x509", t->x509, "server"));
     o = json_object_new();
-    json_object_set_string_member(o, "qom-type", "authz-list-file");
+    json_object_set_string_member(o, "qom-type", "authz-list");
     json_object_set_string_member(o, "id", AUTHORISED);
-    json_object_set_string_member(o, "filename", list);
-    json_object_set_boolean_member(o, "refresh", TRUE);
+    json_object_set_string_member(o, "policy", "deny");
+    json_object_set_member(o, "rules", json_from_string(rules, NULL));
     add_object(arguments, o);
     g_string_append(nbd, ",tls-creds=" TLS_CREDENTIALS
                     ",tls-authz=" AUTHORISED);

@@ -12,6 +12,7 @@
 #define CLI_SERVE_TLS_H
 
 #include <gio/gio.h>
+#include <json-glib/json-glib.h>
 #include <stdbool.h>
 
 #define TLS_CREDENTIALS "tls"       /* id of the object */
@@ -29,15 +30,18 @@ typedef struct TlsServer {
 bool tls_server_valid(const TlsServer *t, bool local, GError **error);
 
 /*
- * Write the list of who is let in to @list if it has changed, so that the
- * daemon, which watches that file, takes it. Does nothing without x509. False
- * with @error; the list stays as it was then.
+ * Who is let in, as text to compare, and for tls_server_tell(): a JSON array of
+ * rules. NULL with @error if the file of names cannot be read; NULL alone
+ * without x509. To be freed.
  */
-bool tls_server_refresh(const TlsServer *t, const char *list, GError **error);
+char *tls_server_rules(const TlsServer *t, GError **error);
 
 /* What the daemon needs, added to @arguments, and for its NBD server in @nbd */
-void tls_server_arguments(const TlsServer *t, const char *list,
+void tls_server_arguments(const TlsServer *t, const char *rules,
                           GPtrArray *arguments, GString *nbd);
+
+/* Arguments of qom-set that make @rules count from now on */
+JsonObject *tls_server_tell(const char *rules);
 
 /* How we show who we are to a far server; both NULL if it is not to know */
 typedef struct TlsClient {

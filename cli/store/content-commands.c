@@ -16,6 +16,7 @@
 #include "cli/store/verify.h"
 #include "cli/store/version.h"
 #include "cli/units.h"
+#include "block/vdisk/header.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -54,6 +55,17 @@ static Version *sealed_version(const Manifest *m, uint64_t number,
         return NULL;
     }
     return v;
+}
+
+static bool check_name(const char *vdisk)
+{
+    g_autofree char *why = NULL;
+
+    if (vdisk_name_valid(vdisk, &why)) {
+        return true;
+    }
+    fprintf(stderr, "deskcast: %s\n", why);
+    return false;
 }
 
 static bool parse_version(const char *text, uint64_t *number)
@@ -120,6 +132,9 @@ static int vdisk_import(int argc, char **argv)
     }
     if (argc != 3) {
         return content_usage("a source and a name for the vDisk are needed");
+    }
+    if (!check_name(argv[2])) {
+        return COMMAND_USAGE;
     }
     source = source_new(argv[1], format, &error);
     store = source ? store_from(&o, STORE_CHANGE, &error) : NULL;
@@ -310,6 +325,8 @@ static int vdisk_verify(int argc, char **argv)
     }
     if (o.json) {
         run.json = b = json_builder_new();
+        json_builder_begin_object(b);
+        json_builder_set_member_name(b, "versions");
         json_builder_begin_array(b);
     }
     if (vdisk) {
@@ -319,6 +336,7 @@ static int vdisk_verify(int argc, char **argv)
     }
     if (o.json) {
         json_builder_end_array(b);
+        json_builder_end_object(b);
         content_print_json(b);
     }
     return run.damaged || run.failed ? COMMAND_FAILED : COMMAND_DONE;
@@ -379,7 +397,7 @@ static int vdisk_export(int argc, char **argv)
     if (!format) {
         return content_usage("no format is known by that name; see --format");
     }
-    if (!parse_version(argv[2], &number)) {
+    if (!check_name(argv[1]) || !parse_version(argv[2], &number)) {
         return COMMAND_USAGE;
     }
     store = store_from(&o, STORE_READ, &error);
@@ -478,7 +496,8 @@ static int version_diff(int argc, char **argv)
     if (argc != 4) {
         return content_usage("a vDisk and two versions of it are needed");
     }
-    if (!parse_version(argv[2], &from) || !parse_version(argv[3], &to)) {
+    if (!check_name(argv[1]) || !parse_version(argv[2], &from) ||
+        !parse_version(argv[3], &to)) {
         return COMMAND_USAGE;
     }
     store = store_from(&o, STORE_READ, &error);

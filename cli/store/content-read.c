@@ -13,6 +13,7 @@
 
 #define STATUS_BYTES    (UINT64_C(1) << 30)     /* asked about at once */
 #define STATUS_ENTRIES  4096                    /* of an answer, that we keep */
+#define FAR_RUN         65536                   /* lost if the line is cut */
 #define BATCH           32                      /* requests at once */
 
 typedef struct Extent {
@@ -278,12 +279,12 @@ static bool next_by_range(Reader *r, Run *run, uint64_t max)
  */
 static unsigned take_runs(Reader *r, Run runs[BATCH])
 {
+    uint64_t bytes = 0, most = r->c->server ? FAR_RUN : CONTENT_RUN;
     unsigned n = 0, max = r->ranges ? BATCH : 1;
-    uint64_t bytes = 0;
 
     g_mutex_lock(&r->lock);
     while (n < max && bytes < CONTENT_RUN / 2 && !r->error &&
-           r->next(r, &runs[n], CONTENT_RUN - bytes)) {
+           r->next(r, &runs[n], MIN(most, CONTENT_RUN - bytes))) {
         bytes += runs[n++].bytes;
     }
     n = r->error ? 0 : n;
@@ -302,54 +303,48 @@ static void take_error(Reader *r, GError *error)
     g_mutex_unlock(&r->lock);
 }
 
-/* Send all, then take the answers */
-static bool read_batch(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
-                       GError **error)
-{
-    Content *c = w->reader->c;
-    struct nbd_handle *nbd = c->nbd[w->thread];
-    int64_t cookies[BATCH];
-
-    for (unsigned i = 0; i < n; i++) {
-        cookies[i] = send_read(nbd, runs[i].offset, runs[i].bytes, buf);
-        buf += runs[i].bytes;
-    }
-    for (unsigned i = 0; i < n; i++) {
-        if (!await(c, nbd, cookies[i])) {
-            return read_error(c, runs[i].offset, runs[i].bytes, error);
-        }
-    }
-    return true;
-}
-
-static bool read_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
-                      GError **error)
+/* Ask for all of them at once, where there is somebody to ask */
+static void send_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
+                      int64_t cookies[BATCH])
 {
     Content *c = w->reader->c;
 
-    if (c->fd < 0) {
-        return runs->zero || read_batch(w, runs, n, buf, error);
-    }
-    for (unsigned i = 0; i < n && !runs->zero; i++) {
-        if (!content_read_plain(c, runs[i].offset, runs[i].bytes, buf, error)) {
-            return false;
-        }
+    for (unsigned i = 0; i < n && c->fd < 0 && !runs->zero; i++) {
+        cookies[i] = send_read(c->nbd[w->thread], runs[i].offset,
+                               runs[i].bytes, buf);
         buf += runs[i].bytes;
     }
-    return true;
 }
 
-/* Only a run by itself is of zeros */
+static bool receive_run(Worker *w, const Run *run, uint8_t *buf,
+                        int64_t cookie, GError **error)
+{
+    Content *c = w->reader->c;
+
+    if (run->zero) {
+        return true;
+    }
+    if (c->fd >= 0) {
+        return content_read_plain(c, run->offset, run->bytes, buf, error);
+    }
+    return await(c, c->nbd[w->thread], cookie) ||
+           read_error(c, run->offset, run->bytes, error);
+}
+
+/*
+ * Each is given on as it comes: what came before the line was cut counts. Only
+ * a run by itself is of zeros.
+ */
 static bool do_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
                     GError **error)
 {
     Reader *r = w->reader;
+    int64_t cookies[BATCH];
 
-    if (!read_runs(w, runs, n, buf, error)) {
-        return false;
-    }
+    send_runs(w, runs, n, buf, cookies);
     for (unsigned i = 0; i < n; i++) {
-        if (!r->sink(r->opaque, w->thread, runs[i].offset, runs[i].bytes,
+        if (!receive_run(w, &runs[i], buf, cookies[i], error) ||
+            !r->sink(r->opaque, w->thread, runs[i].offset, runs[i].bytes,
                      runs[i].zero ? NULL : buf, error)) {
             return false;
         }

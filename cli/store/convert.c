@@ -45,10 +45,9 @@ bool convert_into(JsonObject *source, JsonObject *target, Progress *progress,
 {
     g_autofree char *program = program_qemu_img();
     g_autofree char *from = json_name(source), *to = json_name(target);
-    /* Past the page cache: it is read back from the medium anyway */
     const char *argv[] = {
-        program, "convert", "-p", "-n", "--target-is-zero", "-t", "none",
-        "-O", json_object_get_string_member(target, "driver"), from, to, NULL,
+        program, "convert", "-p", "-n", "--target-is-zero", "-O",
+        json_object_get_string_member(target, "driver"), from, to, NULL,
     };
 
     return run(argv, progress, error);

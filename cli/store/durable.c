@@ -18,7 +18,7 @@ bool durable_errno(GError **error, const char *what, const char *name)
 {
     int saved = errno;
     const char *hint = saved == ENOSPC || saved == EDQUOT
-        ? "; make room in the store's file system, nothing was changed" :
+        ? "; make room in the store's file system" :
         saved == EROFS ? "; the store's file system is mounted read-only" : "";
 
     g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved),

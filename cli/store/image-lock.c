@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 /* util/osdep.c, block/file-posix.c and BLK_PERM_* of QEMU */
-enum { USED = 100, NOT_SHARED = 200, WRITE = 1, RESIZE = 3 };
+enum { USED = 100, NOT_SHARED = 200, READ = 0, WRITE = 1, RESIZE = 3 };
 
 static bool take(int fd, int byte)
 {
@@ -56,4 +56,15 @@ int image_lock_writers_out(const char *path, GError **error)
     }
     close(fd);
     return -1;
+}
+
+bool image_lock_is_read(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool read = fd >= 0 && taken(fd, USED + READ);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return read;
 }

@@ -1,11 +1,17 @@
 /*
  * Bring an image into the store as a new vDisk, and prove it identical
  *
- * qemu-img converts. After that, and not before, the source is read again by
- * other means, and so is the target, from the medium; both are compared. If each block was the
- * same both times then the target is what the source held at the moment
- * between: a source that somebody writes to is found, and so is a converter
- * that is wrong.
+ * qemu-img converts; the source is read a second time by other means; and what
+ * was written is read back from the medium.
+ *
+ * A file is read the second time while it is converted, and hashed; it must not
+ * have been changed from before until after. Other sources do not tell
+ * that. They are read after the conversion, and compared: if each block is the
+ * same both times, the target is what the source held at the moment between.
+ * So is a file whose hash is not the target's, to tell where.
+ *
+ * Either way the target is read after the converter has ended, and a converter
+ * that is wrong and a source that somebody writes to are found.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -66,7 +72,9 @@ static bool convert(const Store *s, const Manifest *m, const Version *v,
                     const Source *source, bool quiet, GError **error)
 {
     g_autoptr(JsonObject) from = source_node(source);
-    g_autoptr(JsonObject) to = store_chain(s, m, v, STORE_CHAIN_WRITABLE);
+    /* Past the page cache: it is read back from the medium anyway */
+    g_autoptr(JsonObject) to = store_chain(s, m, v, STORE_CHAIN_WRITABLE |
+                                           STORE_CHAIN_DIRECT);
     g_autoptr(Progress) progress = progress_new("converting", 100, false,
                                                 quiet);
 
@@ -77,8 +85,128 @@ static bool convert(const Store *s, const Manifest *m, const Version *v,
     return true;
 }
 
+/* Reading the source while it is converted */
+typedef struct Second {
+    const Source *source;
+    struct stat before;
+    uint64_t size;
+    TreeBuild *tree;
+    GThread *thread;
+    uint8_t root[VERITY_HASH_BYTES];
+    GError *error;
+} Second;
+
+static gpointer read_second(gpointer opaque)
+{
+    Second *second = opaque;
+    g_autoptr(JsonObject) node = source_node(second->source);
+    g_autoptr(Content) c = content_open(node, &second->error);
+
+    if (c) {
+        content_build(c, second->size, second->tree, -1, second->root, NULL,
+                      &second->error);
+    }
+    return NULL;
+}
+
+/* The data of a VMDK may be in other files, whose times are not looked at */
+static bool tells_changes(const Source *source)
+{
+    return !source->url && !source->device &&
+           !g_str_equal(source->format, "vmdk");
+}
+
+static bool start_second(Second *second, const Manifest *m,
+                         const Source *source, uint64_t size, GError **error)
+{
+    *second = (Second) { .source = source, .size = size };
+    if (stat(source->name, &second->before) < 0) {
+        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s: %s",
+                    source->name, g_strerror(errno));
+        return false;
+    }
+    second->tree = content_tree_new(size, m->salt, NULL, error);
+    if (!second->tree) {
+        return false;
+    }
+    second->thread = g_thread_new("source", read_second, second);
+    return true;
+}
+
+static bool join_second(Second *second, GError **error)
+{
+    g_thread_join(second->thread);
+    tree_build_free(second->tree);
+    if (second->error) {
+        g_propagate_error(error, second->error);
+        return false;
+    }
+    return true;
+}
+
+static bool is_same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+static bool check_unchanged(const Second *second, GError **error)
+{
+    const struct stat *a = &second->before;
+    struct stat b;
+
+    if (stat(second->source->name, &b) == 0 && a->st_dev == b.st_dev &&
+        a->st_ino == b.st_ino && a->st_size == b.st_size &&
+        is_same_time(&a->st_mtim, &b.st_mtim) &&
+        is_same_time(&a->st_ctim, &b.st_ctim)) {
+        return true;
+    }
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                "%s was changed while it was read, so nothing was imported; "
+                "stop who writes to it", second->source->name);
+    return false;
+}
+
+/* The version's tree, read back */
+static bool read_back(const Store *s, const Manifest *m, Version *v,
+                      int tree_fd, bool quiet, GError **error)
+{
+    g_autoptr(JsonObject) node = store_chain(s, m, v, STORE_CHAIN_DIRECT);
+    g_autoptr(Content) c = content_open(node, error);
+    g_autoptr(Progress) progress = progress_new("reading it back", v->size,
+                                                true, quiet);
+
+    if (!c || !content_tree(c, v->size, m->salt, m->uuid, tree_fd, v->root,
+                            progress, error)) {
+        return false;
+    }
+    progress_done(progress);
+    return true;
+}
+
+static bool convert_while_reading(const Store *s, const Manifest *m, Version *v,
+                                  const Source *source, uint64_t size,
+                                  int tree_fd, bool quiet, GError **error)
+{
+    Second second;
+    bool ok;
+
+    if (!start_second(&second, m, source, size, error)) {
+        return false;
+    }
+    ok = convert(s, m, v, source, quiet, error);
+    if (!join_second(&second, ok ? error : NULL) || !ok ||
+        !read_back(s, m, v, tree_fd, quiet, error)) {
+        return false;
+    }
+    if (memcmp(second.root, v->root, VERITY_HASH_BYTES) != 0 &&
+        !prove(s, m, v, source, tree_fd, quiet, error)) {
+        return false;
+    }
+    return check_unchanged(&second, error);
+}
+
 static bool fill(Store *s, Manifest *m, Version *v, const Source *source,
-                 bool quiet, GError **error)
+                 uint64_t size, bool quiet, GError **error)
 {
     g_autofree char *path = store_path(s, m->vdisk, v->tree);
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -89,8 +217,12 @@ static bool fill(Store *s, Manifest *m, Version *v, const Source *source,
                     "cannot make %s: %s", path, g_strerror(errno));
         return false;
     }
-    ok = convert(s, m, v, source, quiet, error) &&
-         prove(s, m, v, source, fd, quiet, error);
+    if (tells_changes(source)) {
+        ok = convert_while_reading(s, m, v, source, size, fd, quiet, error);
+    } else {
+        ok = convert(s, m, v, source, quiet, error) &&
+             prove(s, m, v, source, fd, quiet, error);
+    }
     close(fd);
     return ok;
 }
@@ -126,7 +258,7 @@ static bool import(Store *s, Manifest *m, const Source *source,
         return false;
     }
     v->created = v->sealed = g_get_real_time() / G_USEC_PER_SEC;
-    if (!fill(s, m, v, source, quiet, error) ||
+    if (!fill(s, m, v, source, bytes, quiet, error) ||
         !store_publish(s, m, v, error)) {
         store_discard(s, m, v);
         return false;

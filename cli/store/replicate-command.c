@@ -101,6 +101,8 @@ static bool replicate_all(const Options *o, Origin *origin, char **vdisks)
     bool ok = true;
 
     if (b) {
+        json_builder_begin_object(b);
+        json_builder_set_member_name(b, "vdisks");
         json_builder_begin_array(b);
     }
     for (char **name = vdisks; *name; name++) {
@@ -108,6 +110,7 @@ static bool replicate_all(const Options *o, Origin *origin, char **vdisks)
     }
     if (b) {
         json_builder_end_array(b);
+        json_builder_end_object(b);
         content_print_json(b);
     }
     return ok;

@@ -6,6 +6,8 @@
 
 #include "source-check.h"
 
+#include <stdio.h>
+
 #define VHD_MAX_ENTRIES     (1 << 21)
 #define VHD_UNUSED          0xffffffff
 #define SECTOR              512
@@ -98,7 +100,7 @@ static uint64_t le64(const uint8_t *p)
     return le32(p) | (uint64_t)le32(p + 4) << 32;
 }
 
-static char *cut_off(uint64_t needed, uint64_t file_bytes)
+char *source_cut_off(uint64_t needed, uint64_t file_bytes)
 {
     return g_strdup_printf("the file is cut off: it has %" PRIu64 " bytes, "
                            "and its tables speak of %" PRIu64 "; get it anew",
@@ -154,7 +156,7 @@ bool source_vhd_table(SourceTable *t, const uint8_t *head, size_t bytes,
         *why = g_strdup("its dynamic disk header is damaged");
     } else if (t->offset > file_bytes ||
                t->entries * UINT64_C(4) > file_bytes - t->offset) {
-        *why = cut_off(t->offset + t->entries * UINT64_C(4), file_bytes);
+        *why = source_cut_off(t->offset + t->entries * UINT64_C(4), file_bytes);
     }
     return !*why;
 }
@@ -169,7 +171,7 @@ char *source_vhd_refused(const SourceTable *t, const uint8_t *table,
         uint64_t end = sector * UINT64_C(512) + bitmap + t->block_bytes;
 
         if (sector != VHD_UNUSED && end > file_bytes) {
-            return cut_off(end, file_bytes);
+            return source_cut_off(end, file_bytes);
         }
     }
     return NULL;
@@ -195,7 +197,7 @@ static char *vdi_refused(const uint8_t *p, size_t bytes, uint64_t file_bytes)
     }
     end = le32(p + 0x158) +
           le32(p + 0x184) * (uint64_t)(le32(p + 0x178) + le32(p + 0x17c));
-    return end > file_bytes ? cut_off(end, file_bytes) : NULL;
+    return end > file_bytes ? source_cut_off(end, file_bytes) : NULL;
 }
 
 /* A file beside the descriptor, whose name means nothing more to QEMU */
@@ -266,6 +268,29 @@ char **source_vmdk_extents(const uint8_t *head, size_t bytes)
     }
     g_ptr_array_add(names, NULL);
     return (char **)g_ptr_array_free(names, false);
+}
+
+uint64_t source_vmdk_flat_bytes(const uint8_t *head, size_t bytes,
+                                const char *name)
+{
+    g_autofree char *text = g_strndup((const char *)head, bytes);
+    char access[11], type[11], file[512];
+    int64_t sectors, offset;
+    uint64_t needed = 0;
+
+    for (const char *p = text; p; p = strchr(p, '\n')) {
+        p += *p == '\n';
+        offset = 0;
+        if (sscanf(p, "%10s %" SCNd64 " %10s \"%511[^\n\r\"]\" %" SCNd64,
+                   access, &sectors, type, file, &offset) >= 4 &&
+            (g_str_equal(type, "FLAT") || g_str_equal(type, "VMFS")) &&
+            g_str_equal(file, name) && sectors > 0 && offset >= 0 &&
+            sectors < INT64_MAX / SECTOR / 2 &&
+            offset < INT64_MAX / SECTOR / 2) {
+            needed = MAX(needed, (uint64_t)(sectors + offset) * SECTOR);
+        }
+    }
+    return needed;
 }
 
 /* The descriptor of a sparse extent, in sectors 1 to 20 as a rule */

@@ -36,6 +36,10 @@ char *source_head_refused(const char *format, const uint8_t *head,
 /* Files that a VMDK descriptor names; none for other VMDKs. g_strfreev() */
 char **source_vmdk_extents(const uint8_t *head, size_t bytes);
 
+/* How long the descriptor says that @name is at least; 0: it does not say */
+uint64_t source_vmdk_flat_bytes(const uint8_t *head, size_t bytes,
+                                const char *name);
+
 /* Where a dynamic VHD says that its table of blocks is */
 typedef struct SourceTable {
     uint64_t offset;
@@ -50,5 +54,27 @@ bool source_vhd_table(SourceTable *t, const uint8_t *head, size_t bytes,
 /* NULL if no block of @table ends past the file */
 char *source_vhd_refused(const SourceTable *t, const uint8_t *table,
                          uint64_t file_bytes);
+
+/* Where a VHDX says that its metadata and its table of blocks are */
+#define SOURCE_REGIONS_OFFSET   196608  /* of the table of regions */
+#define SOURCE_REGIONS_BYTES    65536
+#define SOURCE_METADATA_BYTES   (1 << 20)
+#define SOURCE_MAX_TABLE_BYTES  (64 << 20)
+
+typedef struct SourceRegions {
+    uint64_t metadata, table;
+    uint32_t metadata_bytes, table_bytes;
+} SourceRegions;
+
+/* False if @table, SOURCE_REGIONS_BYTES, does not say, or nothing possible */
+bool source_vhdx_regions(SourceRegions *r, const uint8_t *table,
+                         uint64_t file_bytes);
+
+/* NULL if no block of @table ends past the file */
+char *source_vhdx_refused(const SourceRegions *r, const uint8_t *metadata,
+                          const uint8_t *table, uint64_t file_bytes);
+
+/* That it should have @needed bytes */
+char *source_cut_off(uint64_t needed, uint64_t file_bytes);
 
 #endif /* CLI_STORE_SOURCE_CHECK_H */

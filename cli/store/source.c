@@ -159,8 +159,38 @@ static bool check_vhd_table(const Source *s, Content *file,
     return why ? fail(error, "%s: %s", s->name, why) : true;
 }
 
+static bool check_vhdx_table(const Source *s, Content *file, GError **error)
+{
+    g_autofree uint8_t *regions = g_malloc(SOURCE_REGIONS_BYTES);
+    g_autofree uint8_t *metadata = NULL, *table = NULL;
+    g_autofree char *why = NULL;
+    uint64_t size = file_bytes(s, file);
+    SourceRegions r;
+
+    if (size < SOURCE_REGIONS_OFFSET + SOURCE_REGIONS_BYTES) {
+        return fail(error, "%s: the file is cut off in its headers", s->name);
+    }
+    if (!content_pread(file, SOURCE_REGIONS_OFFSET, SOURCE_REGIONS_BYTES,
+                       regions, error)) {
+        return false;
+    }
+    if (!source_vhdx_regions(&r, regions, size)) {
+        return fail(error, "%s: its table of regions is damaged, or the file is "
+                    "cut off", s->name);
+    }
+    metadata = g_malloc(r.metadata_bytes);
+    table = g_malloc(r.table_bytes);
+    if (!content_pread(file, r.metadata, r.metadata_bytes, metadata, error) ||
+        !content_pread(file, r.table, r.table_bytes, table, error)) {
+        return false;
+    }
+    why = source_vhdx_refused(&r, metadata, table, size);
+    return why ? fail(error, "%s: %s", s->name, why) : true;
+}
+
 /* A part of a VMDK: no descriptor that names more */
-static bool check_extent(const Source *s, const char *name, GError **error)
+static bool check_extent(const Source *s, const char *name, uint64_t needed,
+                         GError **error)
 {
     g_autofree char *folder = g_path_get_dirname(s->name);
     g_autofree char *path = g_build_filename(folder, name, NULL);
@@ -176,6 +206,10 @@ static bool check_extent(const Source *s, const char *name, GError **error)
     file = open_file(content_file_node(path, false), error);
     if (!file) {
         return false;
+    }
+    if (content_size(file) < needed) {
+        why = source_cut_off(needed, content_size(file));
+        return fail(error, "%s: %s", path, why);
     }
     bytes = MIN(content_size(file), SOURCE_HEAD_BYTES);
     if (!content_pread(file, 0, bytes, head, error)) {
@@ -211,10 +245,15 @@ static bool check_head(const Source *s, Content *file, GError **error)
     if (g_str_equal(s->format, "vmdk")) {
         extents = source_vmdk_extents(head, bytes);
         for (char **e = extents; *e; e++) {
-            if (!check_extent(s, *e, error)) {
+            uint64_t needed = source_vmdk_flat_bytes(head, bytes, *e);
+
+            if (!check_extent(s, *e, needed, error)) {
                 return false;
             }
         }
+    }
+    if (g_str_equal(s->format, "vhdx")) {
+        return check_vhdx_table(s, file, error);
     }
     return !g_str_equal(s->format, "vpc") ||
            check_vhd_table(s, file, head, bytes, error);

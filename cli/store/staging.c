@@ -155,36 +155,48 @@ typedef struct Want {
     off_t data;                 /* of the file: the next that is no hole */
 } Want;
 
-/* Was it brought by an earlier try? */
+/* Is there anything in the file, from an earlier try? */
+static bool has_data(Want *w, uint64_t offset)
+{
+    if (w->data >= 0 && w->data + VERITY_BLOCK <= (off_t)offset) {
+        w->data = lseek(w->st->data_fd, offset, SEEK_DATA);
+    }
+    return w->data >= 0 && w->data < (off_t)(offset + VERITY_BLOCK);
+}
+
 static bool is_kept(Want *w, uint64_t offset)
 {
     uint8_t block[VERITY_BLOCK];
 
-    if (w->data >= 0 && w->data + VERITY_BLOCK <= (off_t)offset) {
-        w->data = lseek(w->st->data_fd, offset, SEEK_DATA);
-    }
-    return w->data >= 0 && w->data < (off_t)(offset + VERITY_BLOCK) &&
+    return has_data(w, offset) &&
            pread(w->st->data_fd, block, sizeof(block), offset) ==
            sizeof(block) &&
            block_is(&w->leaves, offset, block);
 }
 
-static void want_block(Want *w, uint64_t offset)
+static bool want_block(Want *w, uint64_t offset, GError **error)
 {
+    static const uint8_t zeros[VERITY_BLOCK];
     const uint8_t *hash = expected_hash(&w->leaves, offset);
+    bool zero = hash && memcmp(hash, w->zero_hash, VERITY_HASH_BYTES) == 0;
 
-    if (hash && memcmp(hash, w->zero_hash, VERITY_HASH_BYTES) == 0) {
-        return;                 /* zeros need not come from afar */
+    if (zero) {
+        /* They need not come from afar */
+        return !has_data(w, offset) || is_kept(w, offset) ||
+               pwrite(w->st->data_fd, zeros, sizeof(zeros), offset) ==
+               sizeof(zeros) ||
+               errno_error(error, "write", w->st->data_path);
     }
     if (is_kept(w, offset)) {
         w->st->kept += VERITY_BLOCK;
-        return;
+    } else {
+        add_block(w->ranges, offset);
+        w->bytes += VERITY_BLOCK;
     }
-    add_block(w->ranges, offset);
-    w->bytes += VERITY_BLOCK;
+    return true;
 }
 
-static void find_wanted(Want *w)
+static bool find_wanted(Want *w, GError **error)
 {
     static const uint8_t zeros[VERITY_BLOCK];
     Staging *st = w->st;
@@ -196,9 +208,12 @@ static void find_wanted(Want *w)
         const ContentRange *r = &g_array_index(st->ranges, ContentRange, i);
 
         for (uint64_t at = 0; at < r->bytes; at += VERITY_BLOCK) {
-            want_block(w, r->offset + at);
+            if (!want_block(w, r->offset + at, error)) {
+                return false;
+            }
         }
     }
+    return true;
 }
 
 typedef struct Arrival {
@@ -244,7 +259,9 @@ bool staging_fetch_data(Staging *st, Origin *o, const Manifest *m,
     g_autofree Arrival *arrival = g_new0(Arrival, 1);
     Want want = { .st = st, .ranges = ranges };
 
-    find_wanted(&want);
+    if (!find_wanted(&want, error)) {
+        return false;
+    }
     arrival->st = st;
     for (unsigned i = 0; i < CONTENT_THREADS; i++) {
         arrival->leaves[i].tree = st->tree;

@@ -74,6 +74,9 @@ void store_tidy(Store *s);
 /* Remove the folder @name of vdisks/, ".old-…", and what it names */
 bool store_remove_folder(Store *s, const char *name, GError **error);
 
+/* Tell people that files that nobody needs could not be deleted */
+void store_note_left(const GError *error);
+
 static inline uint64_t version_image_bytes(const Version *v)
 {
     return v->size + (v->label ? 4096 : 0);
@@ -85,6 +88,9 @@ bool store_file_size(const char *path, const char *format, uint64_t *bytes,
 
 /* image-lock.c: QEMU's image locks. -1 with @error, BUSY if it is written to */
 int image_lock_writers_out(const char *path, GError **error);
+
+/* Does a QEMU have it open, here or by NFS? What is no file, nobody has. */
+bool image_lock_is_read(const char *path);
 
 /*
  * spawn.c: run a program to its end; it dies with us. What it printed into

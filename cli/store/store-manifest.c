@@ -213,7 +213,8 @@ static bool check_free(const Store *s, const Manifest *m, const Version *v,
         return false;
     }
     if (s->images->size(s, m, v, &bytes, &local) ||
-        g_error_matches(local, G_IO_ERROR, G_IO_ERROR_INVALID_DATA)) {
+        (!store_on_rbd(s) &&
+         g_error_matches(local, G_IO_ERROR, G_IO_ERROR_INVALID_DATA))) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS, "the image %s of "
                     "vDisk '%s' is there, and belongs to no version; move it "
                     "away", v->image, m->vdisk);

@@ -8,6 +8,7 @@
 
 #include "cli/store/store-int.h"
 #include "cli/json-strict.h"
+#include "cli/program.h"
 #include "cli/store/content.h"
 #include "block/vdisk/pure.h"
 
@@ -24,12 +25,13 @@ static bool rbd(const Store *s, char **out, GError **error, ...)
 
 static bool rbd(const Store *s, char **out, GError **error, ...)
 {
+    g_autofree char *program = program_path("DESKCAST_RBD", "rbd");
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
     g_autoptr(GError) local = NULL;
     const char *word;
     va_list ap;
 
-    g_ptr_array_add(argv, (char *)"rbd");
+    g_ptr_array_add(argv, program);
     if (s->conf) {
         g_ptr_array_add(argv, (char *)"--conf");
         g_ptr_array_add(argv, s->conf);
@@ -120,11 +122,17 @@ static JsonObject *ask(const Store *s, GError **error, const char *verb,
     return json_strict_parse(text, strlen(text), error);
 }
 
+/* A draft has no snapshot yet, though it is to be sealed */
+static bool has_snapshot(const Manifest *m, const Version *v)
+{
+    return version_sealed(v) && manifest_version(m, v->number);
+}
+
 static bool rbd_size(const Store *s, const Manifest *m, const Version *v,
                      uint64_t *bytes, GError **error)
 {
-    g_autofree char *of = version_sealed(v) && manifest_version(m, v->number)
-        ? sealed_spec(s, v->image) : spec(s, v->image);
+    g_autofree char *of = has_snapshot(m, v) ? sealed_spec(s, v->image)
+                                             : spec(s, v->image);
     g_autoptr(JsonObject) info = ask(s, error, "info", of);
 
     return info && json_strict_number(info, "size", JSON_STRICT_MAX_NUMBER,
@@ -155,7 +163,8 @@ static bool check_watchers(const Store *s, const Version *v, GError **error)
     }
     if (json_array_get_length(watchers)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "the RBD image %s is "
-                    "open; shut down who writes to it", image);
+                    "open; shut down who writes to it, or wait half a minute "
+                    "if it was killed", image);
         return false;
     }
     return true;
@@ -229,14 +238,11 @@ static JsonObject *rbd_chain(const Store *s, const Manifest *m,
                              const Version *v, unsigned flags)
 {
     JsonObject *node = json_object_new();
-    bool snapshot = version_sealed(v) &&
-                    !(flags & (STORE_CHAIN_WRITABLE | STORE_CHAIN_DRAFT));
 
-    (void)m;
     json_object_set_string_member(node, "driver", "rbd");
     json_object_set_string_member(node, "pool", s->pool);
     json_object_set_string_member(node, "image", v->image);
-    if (snapshot) {
+    if (has_snapshot(m, v) && !(flags & STORE_CHAIN_WRITABLE)) {
         json_object_set_string_member(node, "snapshot", SNAPSHOT);
     }
     if (s->conf) {

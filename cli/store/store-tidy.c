@@ -106,13 +106,27 @@ bool store_remove_folder(Store *s, const char *name, GError **error)
 bool store_remove_vdisk(Store *s, const char *vdisk, GError **error)
 {
     g_autofree char *old = g_strconcat(".old-", vdisk, NULL);
+    g_autoptr(GError) local = NULL;
 
     g_assert(s->lock >= 0);
     if (renameat(s->vdisks, vdisk, s->vdisks, old) < 0) {
         return durable_errno(error, "remove vDisk", vdisk);
     }
-    return durable_sync_folder(s->vdisks, vdisk, error) &&
-           store_remove_folder(s, old, error);
+    if (!durable_sync_folder(s->vdisks, vdisk, error)) {
+        return false;
+    }
+    /* It is gone, whatever becomes of what it was made of */
+    if (!store_remove_folder(s, old, &local)) {
+        store_note_left(local);
+    }
+    return true;
+}
+
+void store_note_left(const GError *error)
+{
+    g_printerr("deskcast: done, but some files are still there: %s; the next "
+               "command that changes the store deletes them\n",
+               error->message);
 }
 
 /* What a crash left */
@@ -126,16 +140,27 @@ static bool tidy_file(void *opaque, const char *name, GError **error)
     return true;
 }
 
-/* Sealing makes an image read-only before the manifest says that it is sealed */
-static void tidy_writing(const Store *s, const Manifest *m, int folder)
+/*
+ * Sealing that was cut short: the image may be read-only already, and its
+ * label not cut off yet, which its private desktop needs to go on.
+ */
+static void tidy_writing(Store *s, Manifest *m, int folder)
 {
-    const Version *v = manifest_maintenance(m);
+    Version *v = manifest_maintenance(m);
     struct stat st;
+    uint64_t bytes;
 
-    if (v && !store_on_rbd(s) &&
-        fstatat(folder, v->image, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+    if (!v || store_on_rbd(s)) {
+        return;
+    }
+    if (fstatat(folder, v->image, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
         !(st.st_mode & 0200)) {
         s->images->settle(s, m, v, false, NULL);
+    }
+    if (!v->label && store_image_size(s, m, v, &bytes, NULL) &&
+        bytes == v->size + VDISK_GRANULE) {
+        v->label = true;
+        store_set_manifest(s, m, NULL);
     }
 }
 

@@ -85,7 +85,6 @@ char *store_path(const Store *s, const char *vdisk, const char *file);
 typedef enum StoreChain {
     STORE_CHAIN_DIRECT = 1 << 0,
     STORE_CHAIN_WRITABLE = 1 << 1,  /* the top image; parents never are */
-    STORE_CHAIN_DRAFT = 1 << 2,     /* of a draft: not published yet */
 } StoreChain;
 
 JsonObject *store_chain(const Store *s, const Manifest *m, const Version *v,

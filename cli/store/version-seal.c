@@ -137,10 +137,8 @@ static bool take_label_off(Store *s, const Manifest *m, const Version *v,
         !has_label(s, m, v, &label, error)) {
         return false;
     }
-    /* qemu-img does not notice all that goes wrong in it */
-    return !label || version_refuse(error, m, v->number, "could not be cut: "
-                                    "its label is still there; is the store's "
-                                    "file system full?");
+    return !label || version_refuse(error, m, v->number, "has its label still "
+                                    "after it was cut off");
 }
 
 static bool make_tree(const Store *s, const Manifest *m, Version *v, bool quiet,

@@ -327,6 +327,18 @@ bool store_version_set_failed(Store *s, Manifest *m, uint64_t number,
 
 /* Delete */
 
+/* Deleted, it would be there for who has it open, and not at their next start */
+static bool check_unread(const Store *s, const Manifest *m, const Version *v,
+                         GError **error)
+{
+    g_autofree char *path = store_path(s, m->vdisk, v->image);
+
+    return !image_lock_is_read(path) ||
+           version_refuse(error, m, v->number, "is in use: a desktop or a "
+                          "server has %s open; desktops take another version "
+                          "when they are reset", path);
+}
+
 static bool can_remove(Store *s, const Manifest *m, const Version *v,
                        GError **error)
 {
@@ -344,13 +356,15 @@ static bool can_remove(Store *s, const Manifest *m, const Version *v,
                                   nth(m, i)->number);
         }
     }
-    return version_sealed(v) || version_no_writer(s, m, v, error);
+    return version_sealed(v) ? check_unread(s, m, v, error)
+                             : version_no_writer(s, m, v, error);
 }
 
 bool store_version_remove(Store *s, Manifest *m, uint64_t number,
                           GError **error)
 {
     Version *v = version_find(m, number, error);
+    g_autoptr(GError) local = NULL;
     guint at;
 
     if (!v || !can_remove(s, m, v, error)) {
@@ -370,7 +384,9 @@ bool store_version_remove(Store *s, Manifest *m, uint64_t number,
         return false;
     }
     version_free(v);
-    /* What is still open somewhere goes when the store is changed next */
-    store_remove_unused(s, m, NULL);
+    /* What cannot be deleted yet goes when the store is changed next */
+    if (!store_remove_unused(s, m, &local)) {
+        store_note_left(local);
+    }
     return true;
 }

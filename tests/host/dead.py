@@ -59,7 +59,8 @@ def mute(o):
         with lab.mute_socket(path):
             o.list_hosts(more=f"[kvm3]\nuri=qemu+unix:///system?socket={path}\n"
                          f"[kvm4]\nuri=qemu+unix:///system?socket={path}.no\n")
-            for args in (("status",), ("push", "office")):
+            for args in (("status",), ("push", "office"),
+                         ("rollback", "office")):
                 r = o.run(*args, "--timeout", str(TIMEOUT)).expect(
                     1, "kvm3", "does not answer within 2 s", "kvm4",
                     "no connection")
@@ -90,7 +91,7 @@ def dies(o, is_mute):
         path = o.path(f"proxy-{is_mute}.sock")
         way = proxy.Proxy(path, o.hosts[1].socket, 10 ** 9, is_mute)
         o.list_with(path)
-        o.run("push", "office", "12").expect(0)
+        o.run("push", "office", "12").expect(0, "200 had it already")
         # What a push costs until its first desktop, and some desktops more
         begun = way.passed
         way.limit = way.passed + begun + 30 * 1200
@@ -124,9 +125,15 @@ def dies(o, is_mute):
         o.run("rollback", "office").expect(0)
         check(o.wanted() == {("kvm1", 12): COUNT, ("kvm2", 12): COUNT},
               o.wanted())
-    test.__doc__ = ("a connection that %s in the middle: told, and repeated"
+
+    def whole():
+        try:
+            test()
+        finally:
+            o.list_hosts()
+    whole.__doc__ = ("a connection that %s in the middle: told, and repeated"
                     % ("falls silent" if is_mute else "breaks"))
-    return test
+    return whole
 
 
 def other_model(o):

@@ -57,10 +57,10 @@ class Result:
         """It ended so, and said so"""
         said = self.out + self.err
         check(self.status == status, "deskcast", *self.args, "ended with",
-              self.status, "and said:", self.err, self.out[:1000])
+              self.status, "and said:", self.err, self.out[:400])
         for text in texts:
             check(text in said, repr(text), "is not in what", *self.args,
-                  "said:", self.err, self.out[:1000])
+                  "said:", self.err, self.out[:400])
         return self
 
 
@@ -72,6 +72,18 @@ def deskcast(*args, timeout=120, **env):
         env={**os.environ, "DESKCAST_QEMU_IMG": QEMU_IMG, "DESKCAST_QSD": QSD,
              **env})
     return Result(args, process, time.monotonic() - begin)
+
+
+@contextlib.contextmanager
+def one_processor():
+    """What is started runs on one. CPUID has its number; when that changes,
+    libvirtd asks each QEMU anew what it can, for seconds."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Libvirtd:
@@ -105,7 +117,7 @@ class Libvirtd:
                      "CACHE_HOME:cache", "DATA_HOME:data"):
             variable, sub = name.split(":")
             env["XDG_" + variable] = os.path.join(self.folder, sub)
-        known = os.path.join(self.folder, "cache/libvirt/qemu/capabilities")
+        known = os.path.join(self.folder, "cache/libvirt/qemu/cache/capabilities")
         if Libvirtd.probed:
             shutil.copytree(Libvirtd.probed, known, dirs_exist_ok=True)
         command = ["libvirtd"]
@@ -113,10 +125,13 @@ class Libvirtd:
             command = ["unshare", "--user", "--map-user=1000",
                        "--map-group=1000"] + command
         with open(os.path.join(self.folder, "log"), "ab") as log:
-            self.process = subprocess.Popen(
-                command, env=env, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, start_new_session=True)
+            with one_processor():
+                self.process = subprocess.Popen(
+                    command, env=env, stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=log, start_new_session=True)
         until("libvirtd", self.answers, 60)
+        for thread in os.listdir(f"/proc/{self.process.pid}/task"):
+            os.sched_setaffinity(int(thread), os.sched_getaffinity(0))
         if not Libvirtd.probed and os.path.isdir(known):
             Libvirtd.probed = tempfile.mkdtemp(prefix="deskcast-host-")
             atexit.register(shutil.rmtree, Libvirtd.probed)

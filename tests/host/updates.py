@@ -131,9 +131,9 @@ def mcs(o):
         o.run("push", "office", "2").expect(1, "is in test")
         o.run("push", "office", "2", "--pilot", "desk1").expect(0, "1 of 1")
         o.run("rollback", "office").expect(0, "1 of 1")
-        o.run("follow").expect(0, "0 of 0")
+        check(o.run("follow").expect(0).out == "", "in test, and it follows")
         deskcast("version", "promote", "deb", "--store", o.store).expect(0)
-        o.run("follow").expect(0, "0 of 0")     # it was gone back from
+        check(o.run("follow").expect(0).out == "", "it was gone back from")
         o.run("push", "office", "--when", "now").expect(0, "1 of 1")
         o.kvm1.virsh("start", "desk1")
         until("desk1", o.is_up)
@@ -151,30 +151,67 @@ def mcs(o):
         o.run("push", "office", "4").expect(1, "not released yet")
         o.untouched()
 
+    def stage():
+        """mcs: stage brings versions to hosts' own stores, here and by ssh"""
+        own, far = o.path("own-store"), o.path("far-store")
+        for store in (own, far):
+            deskcast("store", "create", store).expect(0)
+        with open(o.hosts_file, "w", encoding="utf-8") as f:
+            f.write(f"[kvm1]\nuri={o.kvm1.uri}\nstore={own}\n"
+                    f"[far]\nuri=qemu+ssh://user@nosuch/system\nstore={far}\n")
+        ssh = o.path("ssh")
+        with open(ssh, "w", encoding="utf-8") as f:     # as ssh does it
+            f.write('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\n'
+                    '[ "$2" = nosuch ] || exit 255\nexec sh -c "$3"\n')
+        os.chmod(ssh, 0o755)
+        path = os.path.dirname(lab.DESKCAST) + ":" + os.environ["PATH"]
+        o.run("push", "office", "1").expect(1, "stage it first")
+        o.run("stage", "office", "--from", o.store, PATH=path,
+              DESKCAST_SSH="/bin/false").expect(1, "failed")
+        o.run("stage", "office", "--from", o.store, PATH=path,
+              DESKCAST_SSH=ssh).expect(0)
+        for store in (own, far):
+            answer = deskcast("vdisk", "verify", "deb", "--store", store)
+            answer.expect(0)
+            for name in ("1.raw", "2.qcow2"):
+                check(os.path.exists(os.path.join(store, "vdisks/deb", name)),
+                      store, name)
+        answer = o.run("push", "office", "1", "--json").expect(1).json()
+        check(answer["lost-hosts"][0]["host"] == "far", answer)
+        text = o.kvm1.metadata("desk1")
+        check(f"{own}/vdisks/deb/1.raw" in text, text)
+        o.list_hosts()
+
     o.is_up = lambda: "running" in o.kvm1.virsh("domstate", "desk1").stdout
-    return [start, finish, push, gone]
+    return [start, finish, push, gone, stage]
 
 
 class PvsSite(Site):
     def create(self):
         self.begin()
         self.socket = self.path("store.sock")
-        self.server = subprocess.Popen(
-            [lab.DESKCAST, "store", "serve", "--store", self.store,
-             "--socket", self.socket], stdin=subprocess.DEVNULL,
-            stdout=open(self.path("serve.log"), "ab"),
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "DESKCAST_QSD": lab.QSD})
-        until("the server", lambda: os.path.exists(self.socket))
+        self.start_server()
         self.run("catalog", "create", "stream", "--master", "master",
                  "--vdisk", "deb", "--model", "pvs", "--store", self.store,
                  "--folder", self.path("desktops"), "--source",
                  f"nbd+unix:///?socket={self.socket}").expect(0)
 
-    def __exit__(self, *args):
-        super().__exit__(*args)
+    def start_server(self):
+        with open(self.path("serve.log"), "ab") as log:
+            self.server = subprocess.Popen(
+                [lab.DESKCAST, "store", "serve", "--store", self.store,
+                 "--socket", self.socket], stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log,
+                env={**os.environ, "DESKCAST_QSD": lab.QSD})
+        until("the server", lambda: os.path.exists(self.socket))
+
+    def stop_server(self):
         self.server.terminate()
         self.server.wait()
+
+    def __exit__(self, *args):
+        super().__exit__(*args)
+        self.stop_server()
 
     def make_files(self, number):
         """What the hook makes at the start"""
@@ -204,6 +241,13 @@ def pvs(o):
         check(o.access() == {1: "production", 2: "maintenance"}, o.access())
         until("the installation", lambda: '"lag-bytes":0' in o.buffer() and
               '"bytes-shipped":0' not in o.buffer())
+        o.stop_server()
+        o.kvm1.virsh("reset", "master")
+        until("writes without a store", lambda: '"lag-bytes":0' not in
+              o.buffer())
+        check("running" in o.kvm1.virsh("domstate", "master").stdout, "paused")
+        o.start_server()
+        until("the store has them", lambda: '"lag-bytes":0' in o.buffer())
 
     def finish():
         """pvs: update finish --shutdown ships, and seals what the guest wrote"""

@@ -208,7 +208,7 @@ class Relay(Service):
             until(lambda: self.of(export).get(what), seconds,
                   f'{export} is {what}', 0.05)
         except StoreError as e:
-            raise StoreError(f'{e}\n{self.said()}') from None
+            raise StoreError(f'{e}\n{self.status()}') from None
 
     def options(self, root):
         """Of a desktop that reads its cache"""
@@ -221,15 +221,29 @@ def nbd(path, export):
             'server': {'type': 'unix', 'path': path}}
 
 
-def desktop(store, paths, vdisk, number, **more):
-    """A desktop's disk, read-only, that trusts the root hash alone."""
-    version = store.version(vdisk, number)
-    export = f'{vdisk}@{number}'
-    return Node({'driver': 'pvs', 'vdisk': vdisk, 'version': number,
-                 'size': version['size'], 'verity-root': version['root'],
-                 'verity-tree': nbd(paths[0], f'{export}.tree'),
-                 'stores': [nbd(path, export) for path in paths],
-                 'request-timeout': 1000, 'probe-interval': 50, **more})
+class Desktop(Node):
+    """A pooled desktop's disk, with a write cache. It trusts the root hash
+    alone."""
+
+    def __init__(self, store, paths, vdisk, number, **more):
+        version = store.version(vdisk, number)
+        export = f'{vdisk}@{number}'
+        super().__init__({
+            'driver': 'pvs', 'read-only': False,
+            'verity-tree': nbd(paths[0], f'{export}.tree'),
+            'stores': [nbd(path, export) for path in paths],
+            'request-timeout': 1000, 'probe-interval': 50, **more})
+        layer = self.dir / 'layer'
+        run(program('qemu-img'), 'create', '-q', '-f', 'pvs', '-o',
+            f'role=cache,vdisk={vdisk},version={number},'
+            f'verity-root={version["root"]}', layer, version['size'])
+        self.options['file'] = {'driver': 'file', 'filename': str(layer)}
+
+    def add(self):
+        self.qmp.command('blockdev-add', **self.options)
+        self.qmp.command('vdisk-reset', **{'node-name': 'disk'})
+        self.qmp.command('block-export-add', type='nbd', id='e', writable=True,
+                         **{'node-name': 'disk'})
 
 
 def content(path, export='disk', timeout=60):

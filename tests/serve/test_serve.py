@@ -14,8 +14,8 @@ from stores.node import Node
 from stores.process import free_port, new_folder, program, run, until
 from stores.reader import Connection, ReadError, Readers
 
-from .env import (DESKCAST, ENV, GRANULE, MIB, Serve, VdiskStore, content,
-                  desktop, exports, nbd, noise, same, shows)
+from .env import (DESKCAST, ENV, Desktop, GRANULE, MIB, Serve, VdiskStore, content,
+                  exports, nbd, noise, same, shows)
 
 SIZE = 8 * MIB
 
@@ -36,7 +36,7 @@ def bytes_are_right():
     store.make('deb', {MIB: noise(5, MIB)}, 2 * MIB, promote=False)
     with Serve(store) as serve:
         for (vdisk, number), raw in store.content.items():
-            with desktop(store, [serve.path], vdisk, number) as node:
+            with Desktop(store, [serve.path], vdisk, number) as node:
                 bad = same(node.path, raw)
             tree = store.folder(vdisk) / store.version(vdisk, number)['tree']
             bad = bad or same(serve.path, tree, f'{vdisk}@{number}.tree')
@@ -149,7 +149,7 @@ def maintenance():
         store.content['win', 2] = folder / 'want'
         store.content['win', 2].write_bytes(want)
         shows(serve.path, 'win@2', 'win@2.tree', gone=['win@2.label'])
-        with desktop(store, [serve.path], 'win', 2) as node:
+        with Desktop(store, [serve.path], 'win', 2) as node:
             return same(node.path, folder / 'want')
 
 
@@ -195,7 +195,7 @@ def daemon_killed():
     """Its clients reconnect and read on; no read fails."""
     store = small_store()
     with Serve(store) as serve, \
-            desktop(store, [serve.path], 'win', 1) as node, \
+            Desktop(store, [serve.path], 'win', 1) as node, \
             Readers(node.path, store.content['win', 1]) as readers:
         for _ in range(3):
             serve.kill_daemon()

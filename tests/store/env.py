@@ -187,7 +187,7 @@ def wrong_version(store, vdisk, m, number, v):
 
 def strangers(store):
     """Files and folders that no manifest names."""
-    known = {'store.json', 'lock', 'vdisks'}
+    known = {'store.json', 'lock', 'vdisks', 'staging'}
     for folder in (store / 'vdisks').iterdir():
         if folder.name.startswith('.'):
             continue

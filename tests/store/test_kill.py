@@ -42,8 +42,9 @@ def second(store, *options):
     must('version', 'promote', 'win', store=store)
     must('version', 'new', 'win', *options, store=store)
     write(store, 'win', 2, 2, 65536)
-    # A zero where the parent has data: merging must keep it one
-    write(store, 'win', 2, 0, 131072, 4096)
+    # A cluster of zeros where the parent has data: merging must keep it one,
+    # with the parent below it still and without
+    write(store, 'win', 2, 0, 131072, 65536)
 
 
 def second_pvs(store):
@@ -73,6 +74,13 @@ def unneeded(store):
     must('version', 'retire', 'win', 1, store=store)
 
 
+def source(store):
+    """An image to import, beside the store."""
+    must('store', 'create', store)
+    store.with_name('source.raw').write_bytes(
+        bytes(65536) + bytes(range(256)) * 512 + bytes(65536))
+
+
 def nothing(_):
     pass
 
@@ -82,6 +90,8 @@ COMMANDS = [
     ('store create', nothing, ('store', 'create'), 'is a store already'),
     ('the first version', lambda s: must('store', 'create', s),
      ('version', 'new', 'win', '--size', SIZE), 'is in maintenance'),
+    ('vdisk import', source,
+     ('vdisk', 'import', '-f', 'raw', '{source}', 'win'), 'there is a vDisk'),
     ('version new', sealed, ('version', 'new', 'win'), 'is in maintenance'),
     ('version new, larger, with a label', sealed,
      ('version', 'new', 'win', '--for', 'pvs', '--size', 2 * SIZE),
@@ -143,8 +153,10 @@ class Sweep:
         return env.state(store), contents(store)
 
     def command(self, how, n):
-        words = [*self.argv, self.store] if self.argv[0] == 'store' \
-            else self.argv
+        words = [str(w).format(source=self.work / 'source.raw')
+                 for w in self.argv]
+        if self.argv[0] == 'store':
+            words.append(self.store)
         return deskcast(*words, store=self.store,
                         before=[env.CUT, self.work, self.log, how, n])
 
@@ -249,9 +261,11 @@ def start(pool, tap, long):
         yield from chosen(f'{row[0]}: files are durable before they are named',
                           test_order, row)
     # A full file system, one that is read-only, a medium that fails
+    every = 1 if long else 3
     for row in COMMANDS:
         for code in (errno.ENOSPC, errno.EIO, errno.EROFS):
             if long or code == errno.ENOSPC:
                 yield from chosen(
-                    f'{row[0]}: {errno.errorcode[code]} at every call', test,
-                    row, str(code), 1)
+                    f'{row[0]}: {errno.errorcode[code]} at '
+                    f'{"every" if long else "each third"} call', test, row,
+                    str(code), every)

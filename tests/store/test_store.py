@@ -196,6 +196,28 @@ def open_for_writing(folder):
     return env.what_is_wrong(store)
 
 
+def in_use(folder):
+    """A retired version that a desktop runs on still is not deleted"""
+    store = folder / 'store'
+    both(store)
+    must('version', 'promote', 'win', '2', store=store)
+    must('version', 'merge', 'win', '2', store=store)
+    must('version', 'retire', 'win', '1', store=store)
+    with subprocess.Popen([env.BUILD / 'qemu/qemu-io', '-r', '-f', 'raw',
+                           store / 'vdisks/win/1.raw'], text=True,
+                          stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as desktop:
+        desktop.stdin.write('read 0 4096\n')
+        desktop.stdin.flush()
+        while 'read' not in desktop.stdout.readline():
+            pass
+        why = refused(deskcast('version', 'rm', 'win', '1', store=store),
+                      'is in use', '1.raw')
+        desktop.communicate('quit\n')
+    must('version', 'rm', 'win', '1', store=store)
+    return why or env.what_is_wrong(store) or env.strangers(store)
+
+
 # Labels of private image mode
 
 def write_label(store, how, folder):
@@ -526,6 +548,33 @@ def broken_store(folder):
         refused(deskcast('store', 'create'), 'one folder', status=2))
 
 
+def strange_folder(folder):
+    """A store whose path is hard to quote"""
+    store = folder / "a b,c:d=%e'f\"\\gü"
+    third(store)
+    must('version', 'merge', 'win', 3, store=store)
+    must('version', 'new', 'win', '--for', 'pvs', store=store)
+    must('version', 'seal', 'win', store=store)
+    return first_of(env.what_is_wrong(store), env.strangers(store))
+
+
+def interrupted(folder):
+    """Sealing of a private version that was cut short: it can be written on"""
+    store = folder / 'store'
+    second_pvs(store)
+    path = store / 'vdisks/win/manifest.json'
+    m = json.loads(path.read_text())
+    m['versions'][1]['label'] = False
+    path.write_text(json.dumps(m))
+    (path.parent / '2.qcow2').chmod(0o444)
+    must('version', 'revert', 'win', '--force', store=store)
+    return first_of(
+        '' if env.manifest(store, 'win')['versions'][1]['label']
+        else 'its label is not noted',
+        '' if (path.parent / '2.qcow2').stat().st_mode & 0o200
+        else 'it cannot be written')
+
+
 def stranger(folder):
     """A file with the name of the next version's image is nobody's to delete."""
     store = folder / 'store'
@@ -542,10 +591,39 @@ def stranger(folder):
     return '' if env.state(store) != before else 'no version was made'
 
 
+def leftovers(folder):
+    """What crashes left goes with the next change, and not with reading"""
+    store = folder / 'store'
+    both(store)
+    (store / '.new-store.json').write_text('half')
+    (store / 'vdisks/win/.new-2.qcow2').write_text('half')
+    (store / 'vdisks/win/.new-manifest.json').write_text('half')
+    for name in ('.new-x', '.old-y'):
+        (store / 'vdisks' / name).mkdir()
+        (store / 'vdisks' / name / 'manifest.json').write_text('half')
+        (store / 'vdisks' / name / '1.raw').write_text('half')
+    path = store / 'vdisks/win/manifest.json'
+    m = json.loads(path.read_text())
+    m['unused'] = ['9.raw', '9.tree', 'gone.raw']
+    path.write_text(json.dumps(m))
+    for name in ('9.raw', '9.tree', 'mine.txt'):
+        (store / 'vdisks/win' / name).write_text('half')
+    must('vdisk', 'list', store=store)
+    if len(env.strangers(store)) != 12:
+        return f'reading changed what is there: {env.strangers(store)}'
+    must('version', 'promote', 'win', store=store)
+    left = env.strangers(store)
+    return first_of('' if left == ['vdisks/win/mine.txt'] else f'left: {left}',
+                    '' if env.manifest(store, 'win')['unused'] == []
+                    else 'they are listed as unused still',
+                    env.what_is_wrong(store))
+
+
 def tests(tap, _long):
-    for test_ in (life, twice, two_writers, open_for_writing, label, damaged,
-                  second_administrator, full, read_only, vanishing, marked, release, bad_names, bad_numbers, broken, broken_store,
-                  stranger):
+    for test_ in (life, twice, two_writers, open_for_writing, in_use, label,
+                  damaged, second_administrator, full, read_only, vanishing,
+                  marked, release, bad_names, bad_numbers, broken, broken_store,
+                  stranger, strange_folder, interrupted, leftovers):
         def run(test_=test_):
             with env.Folder() as folder:
                 return test_(folder)

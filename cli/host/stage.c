@@ -1,0 +1,308 @@
+/*
+ * deskcast stage: bring versions to the hosts' own stores
+ *
+ * Each host fetches for itself: 'deskcast store replicate' runs on it, here
+ * or over the ssh of its libvirt URI, on all hosts at once.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#include "host-commands.h"
+#include "survey.h"
+#include "table.h"
+
+#include "cli/audit.h"
+#include "cli/commands.h"
+#include "cli/json-strict.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct Staging {
+    const Host *host;
+    char **argv;                /* NULL: there is nothing to do */
+    char *note;                 /* what became of it */
+    bool failed;
+    GThread *thread;
+} Staging;
+
+typedef struct StageOptions {
+    HostOptions hosts;
+    char *from;
+    char **only;
+    gboolean json;
+} StageOptions;
+
+static void stage_options_clear(StageOptions *o)
+{
+    host_options_clear(&o->hosts);
+    g_free(o->from);
+    g_strfreev(o->only);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StageOptions, stage_options_clear)
+
+static void staging_free(void *data)
+{
+    Staging *s = data;
+
+    g_strfreev(s->argv);
+    g_free(s->note);
+    g_free(s);
+}
+
+/* What another host can fetch from: the catalog's first server on the network */
+static const char *network_source(const CatalogMetadata *c)
+{
+    for (char **uri = c->stores; uri && *uri; uri++) {
+        if (!g_str_has_prefix(*uri, "nbd+unix:")) {
+            return *uri;
+        }
+    }
+    return NULL;
+}
+
+static char **replicate(const char *program, const char *from,
+                        const Host *host, const char *vdisk)
+{
+    const char *argv[] = { program, "store", "replicate", "--json", "--from",
+                           from, "--to", host->store, "--vdisk", vdisk, NULL };
+
+    return g_strdupv((char **)argv);
+}
+
+/* A shell is at the other end of ssh: every word is quoted */
+static char *quoted(char **argv)
+{
+    GString *s = g_string_new(NULL);
+
+    for (; *argv; argv++) {
+        g_autofree char *word = g_shell_quote(*argv);
+
+        g_string_append_printf(s, "%s%s", s->len ? " " : "", word);
+    }
+    return g_string_free(s, FALSE);
+}
+
+/* A dead host is given up by ssh itself */
+static char **over_ssh(GUri *uri, char **argv, int timeout)
+{
+    g_autofree char *command = quoted(argv);
+    g_autoptr(GPtrArray) out = g_ptr_array_new();
+    const char *ssh = g_getenv("DESKCAST_SSH");
+
+    g_ptr_array_add(out, g_strdup(ssh ? ssh : "ssh"));
+    g_ptr_array_add(out, g_strdup("-oBatchMode=yes"));
+    g_ptr_array_add(out, g_strdup_printf("-oConnectTimeout=%d", timeout));
+    g_ptr_array_add(out, g_strdup("-oServerAliveInterval=5"));
+    g_ptr_array_add(out, g_strdup("-oServerAliveCountMax=3"));
+    if (g_uri_get_port(uri) > 0) {
+        g_ptr_array_add(out, g_strdup_printf("-p%d", g_uri_get_port(uri)));
+    }
+    if (g_uri_get_user(uri)) {
+        g_ptr_array_add(out, g_strdup_printf("-l%s", g_uri_get_user(uri)));
+    }
+    g_ptr_array_add(out, g_strdup("--"));
+    g_ptr_array_add(out, g_strdup(g_uri_get_host(uri)));
+    g_ptr_array_add(out, g_steal_pointer(&command));
+    g_ptr_array_add(out, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&out), FALSE);
+}
+
+static void refuse(Staging *s, const char *why)
+{
+    s->failed = true;
+    s->note = g_strdup(why);
+}
+
+static void plan_remote(Staging *s, const StageOptions *o,
+                        const CatalogMetadata *c)
+{
+    g_autoptr(GUri) uri = g_uri_parse(s->host->uri, G_URI_FLAGS_NONE, NULL);
+    const char *from = o->from ? o->from : network_source(c);
+    g_auto(GStrv) argv = NULL;
+
+    if (!uri || !strstr(g_uri_get_scheme(uri), "+ssh")) {
+        refuse(s, "it is not reached by ssh: give 'deskcast store replicate' "
+               "there");
+    } else if (!from) {
+        refuse(s, "give by --from where it can fetch versions, like "
+               "nbds://STORE");
+    } else {
+        argv = replicate("deskcast", from, s->host, c->vdisk);
+        s->argv = over_ssh(uri, argv, o->hosts.timeout > 0 ? o->hosts.timeout
+                                                           : HOST_TIMEOUT);
+    }
+}
+
+static Staging *plan(const Host *host, const StageOptions *o,
+                     const CatalogMetadata *c)
+{
+    Staging *s = g_new0(Staging, 1);
+
+    s->host = host;
+    if (!host->store) {
+        s->note = g_strdup("has no store of its own");
+    } else if (host_is_local(host)) {
+        s->argv = replicate("/proc/self/exe", o->from ? o->from : c->store,
+                            host, c->vdisk);
+    } else {
+        plan_remote(s, o, c);
+    }
+    return s;
+}
+
+/* The last line of what it complained, without the program's name */
+static char *complaint(char *text)
+{
+    char *line = strrchr(g_strchomp(text), '\n');
+
+    line = line ? line + 1 : text;
+    return g_strdup(g_str_has_prefix(line, "deskcast: ")
+                    ? line + strlen("deskcast: ") : line);
+}
+
+static void *run(void *data)
+{
+    Staging *s = data;
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GSubprocess) process = NULL;
+    g_autofree char *out = NULL, *err = NULL;
+
+    process = g_subprocess_newv((const char *const *)s->argv,
+                                G_SUBPROCESS_FLAGS_STDOUT_PIPE |
+                                G_SUBPROCESS_FLAGS_STDERR_PIPE, &error);
+    if (!process || !g_subprocess_communicate_utf8(process, NULL, NULL, &out,
+                                                   &err, &error)) {
+        refuse(s, error->message);
+    } else if (!g_subprocess_get_successful(process)) {
+        s->failed = true;
+        s->note = complaint(err);
+    } else {
+        s->note = g_strdup("has all versions");
+    }
+    return NULL;
+}
+
+static GPtrArray *stage(const Survey *survey, const StageOptions *o,
+                        const CatalogMetadata *c)
+{
+    GPtrArray *all = g_ptr_array_new_with_free_func(staging_free);
+
+    for (guint i = 0; i < survey->hosts->len; i++) {
+        const Host *host = survey_host(survey, i);
+        Staging *s;
+
+        if (o->only &&
+            !g_strv_contains((const char *const *)o->only, host->name)) {
+            continue;
+        }
+        s = plan(host, o, c);
+        g_ptr_array_add(all, s);
+        if (s->argv) {
+            s->thread = g_thread_new("stage", run, s);
+        }
+    }
+    for (guint i = 0; i < all->len; i++) {
+        Staging *s = g_ptr_array_index(all, i);
+
+        if (s->thread) {
+            g_thread_join(s->thread);
+        }
+    }
+    return all;
+}
+
+static void print_json(const GPtrArray *all, const char *catalog)
+{
+    g_autoptr(JsonObject) o = json_object_new();
+    g_autofree char *text = NULL;
+    JsonArray *hosts = json_array_new();
+
+    for (guint i = 0; i < all->len; i++) {
+        const Staging *s = g_ptr_array_index(all, i);
+        JsonObject *host = json_object_new();
+
+        json_object_set_string_member(host, "host", s->host->name);
+        json_object_set_boolean_member(host, "failed", s->failed);
+        json_object_set_string_member(host, "note", s->note);
+        json_array_add_object_element(hosts, host);
+    }
+    json_object_set_string_member(o, "catalog", catalog);
+    json_object_set_array_member(o, "hosts", hosts);
+    text = json_strict_text(o);
+    fputs(text, stdout);
+}
+
+static void print_text(const GPtrArray *all)
+{
+    static const char *const titles[] = { "HOST", "STAGED", "NOTE", NULL };
+    g_autoptr(Table) table = table_new(titles);
+
+    for (guint i = 0; i < all->len; i++) {
+        const Staging *s = g_ptr_array_index(all, i);
+
+        table_add(table, g_strdup(s->host->name),
+                  g_strdup(s->failed ? "failed" : s->argv ? "yes" : "-"),
+                  g_strdup(s->note));
+    }
+    table_print(table);
+}
+
+static int stage_catalog(const StageOptions *o, const char *name)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Survey) survey = survey_hosts(&o->hosts, SURVEY_METADATA, name,
+                                            &error);
+    Found *master = survey ? survey_catalog(survey, name, &error) : NULL;
+    g_autoptr(GPtrArray) all = NULL;
+    int status = COMMAND_DONE;
+
+    for (char **host = o->only; master && host && *host; host++) {
+        if (!hosts_find(survey->hosts, *host, &error)) {
+            master = NULL;
+        }
+    }
+    if (!master) {
+        fprintf(stderr, "deskcast: %s\n", error->message);
+        return COMMAND_FAILED;
+    }
+    all = stage(survey, o, master->catalog);
+    for (guint i = 0; i < all->len; i++) {
+        const Staging *s = g_ptr_array_index(all, i);
+
+        status = s->failed ? COMMAND_FAILED : status;
+    }
+    audit("stage", master->catalog->vdisk, 0, "catalog %s, %u hosts", name,
+          all->len);
+    if (o->json) {
+        print_json(all, name);
+    } else {
+        print_text(all);
+    }
+    return status;
+}
+
+int command_stage(int argc, char **argv)
+{
+    g_auto(StageOptions) o = { 0 };
+    GOptionEntry entries[] = {
+        { "from", 0, 0, G_OPTION_ARG_STRING, &o.from,
+          "Where hosts fetch from (default: the catalog's store, or its first "
+          "source on the network)", "STORE" },
+        { "host", 0, 0, G_OPTION_ARG_STRING_ARRAY, &o.only,
+          "Only this host, may be given often", "HOST" },
+        { "json", 0, 0, G_OPTION_ARG_NONE, &o.json, "Answer in JSON", NULL },
+        HOST_OPTION_ENTRIES(&o.hosts),
+        { NULL }
+    };
+
+    if (!command_parse("CATALOG - bring its versions to the hosts' own stores",
+                       entries, &argc, &argv)) {
+        return COMMAND_USAGE;
+    }
+    if (argc != 2) {
+        fprintf(stderr, "deskcast: give one catalog\n");
+        return COMMAND_USAGE;
+    }
+    return stage_catalog(&o, argv[1]);
+}
