@@ -172,6 +172,7 @@ class Desktop:
     def __init__(self, host, name):
         self.host = host
         self.name = name
+        self.before = None
 
     def start(self, *options):
         self.host.virsh("start", self.name, *options)
@@ -205,14 +206,17 @@ class Desktop:
     def boot_id(self):
         return self.run("cat /proc/sys/kernel/random/boot_id")
 
-    def reset(self, timeout=120):
-        """The reset button; back when it has booted anew."""
-        before = self.boot_id()
+    def reset(self):
+        """Press the reset button."""
+        self.before = self.boot_id()
         self.host.virsh("reset", self.name)
+
+    def wait_reset(self, timeout=120):
+        """Until it has booted anew."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
-                if self.boot_id() != before:
+                if self.boot_id() != self.before:
                     return
             except (CommandError, GuestError):
                 pass
