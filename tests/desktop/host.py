@@ -186,7 +186,7 @@ class Desktop:
         """Emulated on a starved machine, a kernel may find that its timer does not
         work, and panic. That says nothing of the disk: try again."""
         text = self.console()
-        if "IO-APIC + timer doesn't work" in text[self.seen:]:
+        if "end Kernel panic - not syncing: IO-APIC" in text[self.seen:]:
             self.seen = len(text)
             print(f"# {self.name}: the kernel had no timer; reset", flush=True)
             self.host.virsh("reset", self.name)
