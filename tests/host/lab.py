@@ -20,7 +20,8 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
 BUILD = os.environ.get("DESKCAST_BUILD", os.path.join(TOP, "build"))
-DESKCAST = os.path.join(BUILD, "deskcast/cli/deskcast")
+DESKCAST = os.environ.get("DESKCAST_PROGRAM",
+                          os.path.join(BUILD, "deskcast/cli/deskcast"))
 QEMU = os.environ.get("DESKCAST_QEMU",
                       os.path.join(BUILD, "qemu/qemu-system-x86_64"))
 QEMU_IMG = os.path.join(os.path.dirname(QEMU), "qemu-img")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A way to a libvirtd that can break, or fall silent, in the middle."""
 
+import contextlib
 import select
 import socket
 import threading
@@ -32,20 +33,22 @@ class Proxy:
         host = socket.socket(socket.AF_UNIX)
         host.connect(self.target)
         peer = {client: host, host: client}
+        with contextlib.suppress(OSError):      # one of them hung up
+            self.pump(client, host, peer)
+        client.close()
+        host.close()
+
+    def pump(self, client, host, peer):
         while True:
             readable, _, _ = select.select([client, host], [], [], 0.05)
             if self.fired and not self.mute:
-                break
+                return
             for s in readable:
                 data = s.recv(65536)
                 if not data:
-                    client.close()
-                    host.close()
                     return
                 self.passed += len(data) if s is client else 0
                 if self.passed > self.limit:
                     self.fired = True
                 if not self.fired:
                     peer[s].sendall(data)
-        client.close()
-        host.close()
