@@ -46,17 +46,19 @@ static unsigned percent(const Progress *p)
     return p->total ? MIN(p->done, p->total) / (p->total / 100.0) : 0;
 }
 
-/* "1024 MiB of 4096 MiB, 312 MiB/s", or "3 of 8" */
+/* " (1024 of 4096 MiB, 312 MiB/s)", or " (3 of 8)"; of 100 parts the percentage
+ * says it all */
 static char *amounts(const Progress *p)
 {
     gint64 us = g_get_monotonic_time() - p->start;
 
     if (!p->bytes) {
-        return g_strdup_printf("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT,
-                               p->done, p->total);
+        return p->total == 100 ? g_strdup("") :
+               g_strdup_printf(" (%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
+                               ")", p->done, p->total);
     }
-    return g_strdup_printf("%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
-                           " MiB, %.0f MiB/s", p->done / MIB, p->total / MIB,
+    return g_strdup_printf(" (%" G_GUINT64_FORMAT " of %" G_GUINT64_FORMAT
+                           " MiB, %.0f MiB/s)", p->done / MIB, p->total / MIB,
                            us > 0 ? p->done * 1e6 / MIB / us : 0);
 }
 
@@ -69,7 +71,7 @@ static void draw_bar(Progress *p)
     memset(bar, '#', filled);
     memset(bar + filled, ' ', BAR_COLUMNS - filled);
     bar[BAR_COLUMNS] = '\0';
-    fprintf(stderr, "\r%s [%s] %u%% (%s)\033[K", p->what, bar, percent(p),
+    fprintf(stderr, "\r%s [%s] %u%%%s\033[K", p->what, bar, percent(p),
             text);
     fflush(stderr);
     p->line_open = true;
@@ -79,7 +81,7 @@ static void draw_line(Progress *p)
 {
     g_autofree char *text = amounts(p);
 
-    fprintf(stderr, "%s: %u%% (%s)\n", p->what, percent(p), text);
+    fprintf(stderr, "%s: %u%%%s\n", p->what, percent(p), text);
 }
 
 /* Called with the lock held */
