@@ -64,6 +64,13 @@ MASTER = """<domain type='{type}'>
 class Desktop(hosts.Desktop):
     """A guest of the site, and a master VM as well."""
 
+    def agent(self, command, **arguments):
+        """A ping may fail soon; all else is waited for, on a busy machine as well."""
+        text = hosts.json.dumps({"execute": command, "arguments": arguments})
+        seconds = 5 if command == "guest-ping" else 60
+        return hosts.json.loads(self.host.virsh(
+            "qemu-agent-command", self.name, text, "--timeout", str(seconds)).stdout)["return"]
+
     def disk(self):
         """What query-vdisks says of its disk."""
         with self.host.connect(self.host.root / "run/deskcast" / self.name / "qmp") as sock:
@@ -89,6 +96,7 @@ class Desktop(hosts.Desktop):
         end = time.monotonic() + timeout
         while time.monotonic() < end:
             try:
+                self.agent("guest-ping")
                 if self.boot_id() != before:
                     return
             except (hosts.CommandError, hosts.GuestError):
