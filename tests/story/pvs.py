@@ -56,13 +56,7 @@ class Pvs(mcs.Mcs):
             self.site.type("deskcast store create /srv/deskcast")
             self.site.type("deskcast vdisk import /srv/labgold.raw deb")
             self.site.type("deskcast version promote deb")
-        self.store = self.site.service(
-            f"deskcast store serve --listen 127.0.0.1:{self.port} --clear-text", "store.log")
-        self.store.start()
-        self.site.service(
-            f"deskcast relay --from nbd://127.0.0.1:{self.port} --vdisk deb --cache /srv/cache "
-            "--size 4G --socket /run/deskcast/relay --group libvirt-qemu "
-            "--status /run/deskcast/relay.json", "relay.log").start()
+        self.serve()
         self.site.type("deskcast catalog create lab --master labgold --vdisk deb --model pvs "
                        "--folder /srv/lab --host-cache /srv/cache "
                        "--source nbd+unix:///?socket=/run/deskcast/relay "
@@ -72,11 +66,21 @@ class Pvs(mcs.Mcs):
         self.first = answer["current"]
         self.wait_here(self.first)
 
+    def serve(self):
+        self.store = self.site.service(
+            f"deskcast store serve --listen 127.0.0.1:{self.port} --clear-text", "store.log")
+        self.store.start()
+        self.site.service(
+            f"deskcast relay --from nbd://127.0.0.1:{self.port} --vdisk deb --cache /srv/cache "
+            "--size 4G --socket /run/deskcast/relay --group libvirt-qemu "
+            "--status /run/deskcast/relay.json", "relay.log").start()
+
     def wait_here(self, number):
         """Until the relay has all of that version."""
         began = time.monotonic()
+        status = self.site.root / "run/deskcast/relay.json"
         while True:
-            text = (self.site.root / "run/deskcast/relay.json").read_text()
+            text = status.read_text() if status.exists() else '{"versions": []}'
             if any(v["export"] == f"deb@{number}" and v.get("hydrated")
                    for v in json.loads(text)["versions"]):
                 break
