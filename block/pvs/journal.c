@@ -627,6 +627,7 @@ void coroutine_fn pvs_journal_co_retire(PvsJournal *j, JournalEpoch *e)
     QEMU_LOCK_GUARD(&j->waits->lock);
     assert(e == QSIMPLEQ_FIRST(&j->epochs));
     j->tail_pos = e->end.pos;
+    assert(j->lag >= e->bytes);
     j->lag -= e->bytes;
     j->retired++;
     QSIMPLEQ_REMOVE_HEAD(&j->epochs, next);
