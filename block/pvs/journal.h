@@ -71,7 +71,7 @@ typedef struct PvsJournal {
     uint64_t start;             /* this opening's start, and pads behind it */
     uint64_t tail_pos;          /* durable */
     int64_t changed_at;         /* ns; of the last append */
-    bool uncommitted;           /* something was written since the last commit */
+    bool uncommitted;           /* something, since the last commit */
     JournalIndex *index;
     QSIMPLEQ_HEAD(, JournalEpoch) epochs;   /* with something in them */
     QLIST_HEAD(, JournalPin) pins;
