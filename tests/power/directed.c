@@ -278,7 +278,7 @@ static void judge_refusal(Row *r)
     error_free(err);
 }
 
-/* An append, a flush or a header fails: nothing is acknowledged any more (J1) */
+/* An append, a flush or a header fails: nothing is acknowledged then (J1) */
 static void one_of_failures(Row *r)
 {
     Device *journal;
