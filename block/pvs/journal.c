@@ -19,7 +19,7 @@
 /* The driver closes an epoch that takes this part of the ring (J2) */
 #define EPOCH_PART      8
 /* Entries of an epoch that are gone through before others get their turn */
-#define SLICE           256
+#define SLICE           64
 
 /* A record on its way into the file */
 typedef struct Append {

@@ -336,15 +336,18 @@ send_epoch(PvsPrivate *p, JournalEpoch *e, JournalIndex *parts,
 /* Why it does not go on although the store is there; @ret is 0 if it does */
 static void note_stuck(PvsPrivate *p, const char *what, int ret)
 {
+    g_autofree char *stuck = NULL;
+
     QEMU_LOCK_GUARD(&p->waits.lock);
-    if (ret >= 0 && !p->stuck) {
-        return;
-    }
-    g_clear_pointer(&p->stuck, g_free);
     if (ret < 0 && ret != -EINTR && p->state == PRIVATE_READY) {
-        p->stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
+        stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
     }
-    qemu_bh_schedule(p->bh);
+    if (g_strcmp0(stuck, p->stuck)) {
+        /* Only then: what tells it wakes us, and it would be tried at once */
+        g_free(p->stuck);
+        p->stuck = g_steal_pointer(&stuck);
+        qemu_bh_schedule(p->bh);
+    }
 }
 
 /* Settling: of an epoch that the store has durably the rest is here */
