@@ -124,7 +124,21 @@ def far(tap, world):
     tap.ok(done.returncode == 0 and not file.exists(), "far: and taken away", done.stderr)
 
 
+def manual(tap, world):
+    """The manual page has every option, and no other."""
+    page = (hosts.TOP / "docs" / "man" / "deskcast-desktop.rst").read_text()
+    named = set(re.findall(r"\*\*(--[a-z-]+)\*\*", page))
+    there = set()
+    for command in ("create", "list", "rm", "assign"):
+        said = hosts.run(world.deskcast, "desktop", command, "--help").stdout
+        there |= set(re.findall(r"^ +(?:-\w, )?(--[a-z][a-z-]*)", said, re.M)) - {"--help"}
+    missing = there - named
+    tap.ok(there and not missing, "the manual page has every option", missing)
+    tap.ok(not named - there, "and no other", named - there)
+
+
 def run_tests(tap, world):
+    manual(tap, world)
     world.catalog("office")
     user, answer = world.folder / "user", world.folder / "Unattend.xml"
     user.write_text("#cloud-config\nhostname: @@NAME@@\n")

@@ -46,7 +46,9 @@ def first_time(tap, desktops):
 
 def second_time(tap, desktops, found):
     for desktop in desktops:
-        desktop.reset(600)
+        desktop.reset()
+    for desktop in desktops:
+        desktop.wait_reset(600)
     gone = [d.run(f"test ! -e {FILE} && echo gone").strip() for d in desktops]
     tap.ok(gone == ["gone", "gone"], "after a reset both have forgotten what they wrote", gone)
     again = [Identity(d) for d in desktops]

@@ -172,9 +172,24 @@ class Desktop:
     def __init__(self, host, name):
         self.host = host
         self.name = name
+        self.before = None
+        self.seen = 0
 
     def start(self, *options):
         self.host.virsh("start", self.name, *options)
+
+    def console(self):
+        file = self.host.folder.parent / f"{self.name}.console"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    def help_up(self):
+        """Emulated on a starved machine, a kernel may find that its timer does not
+        work, and panic. That says nothing of the disk: try again."""
+        text = self.console()
+        if "end Kernel panic - not syncing: IO-APIC" in text[self.seen:]:
+            self.seen = len(text)
+            print(f"# {self.name}: the kernel had no timer; reset", flush=True)
+            self.host.virsh("reset", self.name)
 
     def agent(self, command, **arguments):
         text = json.dumps({"execute": command, "arguments": arguments})
@@ -188,9 +203,9 @@ class Desktop:
                 return self.agent("guest-ping")
             except CommandError as error:
                 if time.monotonic() > deadline:
-                    console = self.host.folder / f"{self.name}.console"
-                    tail = console.read_text(errors="replace")[-500:] if console.exists() else ""
-                    raise GuestError(f"{self.name} does not boot: {error}\n{tail}") from None
+                    raise GuestError(f"{self.name} does not boot: {error}\n"
+                                     f"{self.console()[-500:]}") from None
+            self.help_up()
             time.sleep(0.5)
 
     def run(self, script, timeout=60):
@@ -205,17 +220,20 @@ class Desktop:
     def boot_id(self):
         return self.run("cat /proc/sys/kernel/random/boot_id")
 
-    def reset(self, timeout=120):
-        """The reset button; back when it has booted anew."""
-        before = self.boot_id()
+    def reset(self):
+        """Press the reset button."""
+        self.before = self.boot_id()
         self.host.virsh("reset", self.name)
+
+    def wait_reset(self, timeout=120):
+        """Until it has booted anew."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             try:
-                if self.boot_id() != before:
+                if self.boot_id() != self.before:
                     return
             except (CommandError, GuestError):
-                pass
+                self.help_up()
             time.sleep(0.5)
         raise GuestError(f"{self.name} does not come back from its reset")
 
