@@ -19,7 +19,7 @@
 /* The driver closes an epoch that takes this part of the ring (J2) */
 #define EPOCH_PART      8
 /* Entries of an epoch that are gone through before others get their turn */
-#define SLICE           256
+#define SLICE           64
 
 /* A record on its way into the file */
 typedef struct Append {
@@ -627,6 +627,7 @@ void coroutine_fn pvs_journal_co_retire(PvsJournal *j, JournalEpoch *e)
     QEMU_LOCK_GUARD(&j->waits->lock);
     assert(e == QSIMPLEQ_FIRST(&j->epochs));
     j->tail_pos = e->end.pos;
+    assert(j->lag >= e->bytes);
     j->lag -= e->bytes;
     j->retired++;
     QSIMPLEQ_REMOVE_HEAD(&j->epochs, next);

@@ -72,7 +72,7 @@ typedef struct PvsJournal {
     uint64_t start;             /* this opening's start, and pads behind it */
     uint64_t tail_pos;          /* durable */
     int64_t changed_at;         /* ns; of the last append */
-    bool uncommitted;           /* something came after the last commit */
+    bool uncommitted;           /* something, since the last commit */
     JournalIndex *index;
     QSIMPLEQ_HEAD(, JournalEpoch) epochs;   /* with something in them */
     uint64_t lag;               /* bytes of the vDisk in them */

@@ -141,6 +141,36 @@ copy_part(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
     if (is_base(piece->p->layer, offset / VDISK_GRANULE)) {
         return 0;
     }
+    qatomic_set(&piece->p->copy_changed, true);
+    return copy_write(piece, offset, bytes, buf);
+}
+
+/*
+ * Whole granules. Those that the copy does not have need not be durable there:
+ * after a crash it does not have them again, and the store does (J6).
+ */
+static int coroutine_fn GRAPH_RDLOCK
+copy_whole(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
+{
+    PvsPrivate *p = piece->p;
+    uint64_t first = offset / VDISK_GRANULE;
+    uint64_t end = first + bytes / VDISK_GRANULE;
+    VdiskHold hold;
+    int ret = 0;
+    bool is_new;
+
+    vdisk_layer_co_hold(p->layer, &hold, first, end);
+    is_new = buf && vdisk_map_all(&p->layer->map, first, end - first,
+                                  VDISK_STATE_BASE);
+    if (is_new) {
+        ret = vdisk_layer_co_put(p->layer, first, end, buf);
+    }
+    vdisk_layer_co_release(p->layer, &hold);
+    if (is_new) {
+        qatomic_set(&p->copy_new, true);
+        return ret;
+    }
+    qatomic_set(&p->copy_changed, true);
     return copy_write(piece, offset, bytes, buf);
 }
 
@@ -157,7 +187,7 @@ static int coroutine_fn GRAPH_RDLOCK piece_co_copy(Piece *piece)
         ret = copy_part(piece, piece->offset, from - piece->offset, buf);
     }
     if (ret >= 0 && to > from) {
-        ret = copy_write(piece, from, to - from,
+        ret = copy_whole(piece, from, to - from,
                          buf ? buf + (from - piece->offset) : NULL);
     }
     if (ret >= 0 && end > to) {
@@ -306,27 +336,41 @@ send_epoch(PvsPrivate *p, JournalEpoch *e, JournalIndex *parts,
 /* Why it does not go on although the store is there; @ret is 0 if it does */
 static void note_stuck(PvsPrivate *p, const char *what, int ret)
 {
+    g_autofree char *stuck = NULL;
+
     QEMU_LOCK_GUARD(&p->waits.lock);
-    if (ret >= 0 && !p->stuck) {
-        return;
-    }
-    g_clear_pointer(&p->stuck, g_free);
     if (ret < 0 && ret != -EINTR && p->state == PRIVATE_READY) {
-        p->stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
+        stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
     }
-    qemu_bh_schedule(p->bh);
+    if (g_strcmp0(stuck, p->stuck)) {
+        /* Only then: what tells it wakes us, and it would be tried at once */
+        g_free(p->stuck);
+        p->stuck = g_steal_pointer(&stuck);
+        qemu_bh_schedule(p->bh);
+    }
 }
 
 /* Settling: of an epoch that the store has durably the rest is here */
+
+static int coroutine_fn GRAPH_RDLOCK flush_copy(PvsPrivate *p)
+{
+    int ret = vdisk_layer_co_flush(p->layer);
+
+    if (ret >= 0) {
+        qatomic_set(&p->copy_changed, false);
+        qatomic_set(&p->copy_new, false);
+    }
+    return ret;
+}
 
 static int coroutine_fn GRAPH_RDLOCK settle_epoch(PvsPrivate *p)
 {
     JournalEpoch *e = p->sent;
     int ret = for_pieces(p, p->sent_parts, 0, piece_co_copy, COPY_TASKS);
 
-    if (ret >= 0) {
+    if (ret >= 0 && qatomic_read(&p->copy_changed)) {
         /* The copy counts as soon as the journal does not: durable (J6) */
-        ret = vdisk_layer_co_flush(p->layer);
+        ret = flush_copy(p);
     }
     if (ret >= 0) {
         /* Durable before the next but one is sent, or space used again (J4) */
@@ -443,6 +487,15 @@ static int coroutine_fn GRAPH_RDLOCK tell_durable(PvsPrivate *p)
                : 0;
 }
 
+/* What was shipped is to be local after a crash, too: as soon as it is quiet */
+static void coroutine_fn GRAPH_RDLOCK keep_copy(PvsPrivate *p)
+{
+    if (qatomic_read(&p->copy_new) &&
+        pvs_now() > p->journal.changed_at + QUIET) {
+        flush_copy(p);
+    }
+}
+
 /*
  * Send the next epoch, and settle the one before meanwhile. Returns whether
  * there is more to do at once.
@@ -494,6 +547,7 @@ void coroutine_fn pvs_private_replay_entry(void *opaque)
             more = replay_step(p);
             if (!more) {
                 tell_durable(p);
+                keep_copy(p);
             }
         }
         pvs_private_end(p);

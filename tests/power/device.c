@@ -212,6 +212,7 @@ static bool refuses(Device *d, const DeviceInFlight *f)
         --d->fault_in == 0) {
         d->faults[d->fault]++;
         if (d->fault == FAULT_ERROR) {
+            d->fault_in = d->fault_stays;
             return true;
         }
         lose(d);

@@ -85,6 +85,7 @@ typedef struct Device {
     unsigned fault_ms;
     bool fault_on_read;         /* between writes and their flush */
     bool spares_reads;          /* faults do not hit them */
+    bool fault_stays;           /* errors: of all that come then */
     uint64_t failed;            /* requests that were told so */
     uint64_t faults[FAULT_CRASH + 1];
     uint64_t requests;

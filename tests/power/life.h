@@ -37,7 +37,7 @@ typedef struct Subject {
     bool (*label_closed)(const uint8_t *store, int64_t size);
     /* Do writes wait for space now? NULL: they never do */
     bool (*full)(BlockBackend *blk);
-    /* Write less at once than it would, so that it has to divide it. Or NULL. */
+    /* Write less at once than it would: it has to divide it. Or NULL. */
     void (*limit_batches)(BlockBackend *blk, uint64_t bytes, unsigned records);
     /* A flush waits for the store, as long as that does not fail */
     bool durable_store;

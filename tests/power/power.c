@@ -569,9 +569,9 @@ int main(int argc, char **argv)
     uint64_t per_life = option_number(argv, "--per-life", STATES_PER_LIFE);
     bool ok = true;
 
-    watch_for_ends();
     setenv("DESKCAST_TEST_STORE", "1", true);
     block_layer_init();
+    watch_for_ends();
     device_init();
     if (control) {
         ok = run_sound_control(control, seed);

@@ -406,8 +406,8 @@ int main(int argc, char **argv)
         .base_shows.id = STAMP_BASE,
     };
 
-    watch_for_ends();
     block_layer_init();
+    watch_for_ends();
     device_init();
     for (int i = 0; i < THREADS; i++) {
         s.threads[i] = iothread_new();

@@ -65,7 +65,12 @@ static void ends(int sig)
 void watch_for_ends(void)
 {
     struct sigaction action = { .sa_handler = ends };
+    sigset_t alarms;
 
+    /* The main loop would take it, which does not go round while one hangs */
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &alarms, NULL);
     sigaction(SIGALRM, &action, NULL);
     sigaction(SIGABRT, &action, NULL);
 }

@@ -201,7 +201,7 @@ def catches_up():
             conn = connect(node)
             link.set(refuse=1)
             link.cut()
-            for _ in range(300):        # nobody waits for the store
+            for _ in range(100):        # nobody waits for the store
                 conn.write(0, DATA)
                 conn.flush()
             behind = node.pvs()['buffer']
@@ -214,7 +214,7 @@ def catches_up():
                 conn.flush()
             caught = node.pvs()['buffer']
             conn.close()
-    return None if caught['store-durable'] and behind['lag-bytes'] > MIB // 2 \
+    return None if caught['store-durable'] and behind['lag-bytes'] > MIB // 4 \
         and not behind['store-durable'] else f'{behind} {caught}'
 
 

@@ -74,14 +74,14 @@ def newest(path):
 
 
 def rot_behind_start():
-    """In what one opening flushed, and others found and went on from."""
+    """In the last that one opening flushed, and others went on from."""
     with Desk() as d:
         for life in range(1, 4):
             node = d.open()
             for i in range(3):
                 write(node, 10 * life + i, 16 * life + i)
             node.__exit__()
-        at = d.buffer.read_bytes().index(stamped(10, 16))
+        at = d.buffer.read_bytes().index(stamped(12, 18))
         flip(d.buffer, at)
         says(d.said(), 'is damaged', 'were flushed')
         flip(d.buffer, at)
