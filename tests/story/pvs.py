@@ -218,9 +218,12 @@ class Pvs(mcs.Mcs):
         self.is_old(two)
 
     def promote(self):
+        one, two = self.guests()
+        boot = one.boot_id()
         self.site.type(f"deskcast version promote deb {self.new}")
         self.site.type("deskcast push lab --when now --come-up 600")
-        self.is_new(self.guests()[1])
+        self.is_new(two)
+        self.tell.check(one.boot_id() == boot, "lab01, which has it already, was left alone")
         self.site.type("deskcast status lab")
 
     def rollback(self):
