@@ -64,7 +64,7 @@ typedef struct PvsPrivate {
     bool gave_up;               /* atomic; a request failed for want of it */
     unsigned reads;             /* atomic; of the guest, that wait for it */
     uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
-    bool copy_changed;          /* atomic; what the copy had already, not durably */
+    bool copy_changed;          /* atomic; what the copy had, not durably */
     bool copy_new;              /* atomic; what it did not have, not durably */
 
     /* Main loop only */
