@@ -179,8 +179,7 @@ int command_desktop_rm(int argc, char **argv)
     }
     s = survey_hosts(&where, SURVEY_METADATA, NULL, &error);
     if (!s) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(json, error);
     }
     report.json = json;
     failed = post_all(s, argv + 1, yes, &report);
