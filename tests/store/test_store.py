@@ -619,6 +619,20 @@ def leftovers(folder):
                     env.what_is_wrong(store))
 
 
+def modes(folder):
+    """Desktops can read what an administrator with a narrow umask has made"""
+    store, image = folder / 'store', folder / 'in.raw'
+    image.write_bytes(bytes(1 << 20))
+    before = ('sh', '-c', 'umask 077; exec "$@"', 'sh')
+    for argv in (('store', 'create', store), ('vdisk', 'import', image, 'win'),
+                 ('version', 'new', 'win'), ('version', 'seal', 'win'),
+                 ('version', 'merge', 'win', '2')):
+        must(*argv, store=store, before=before)
+    narrow = [p for p in (store, *store.rglob('*'))
+              if p.stat().st_mode & 0o055 != (0o055 if p.is_dir() else 0o044)]
+    return str(narrow or '')
+
+
 def elsewhere(folder):
     """An image whose header says that its data are in another file, or that they
     are encrypted, is not sealed, not promoted and not served. Without that QEMU
@@ -650,7 +664,7 @@ def elsewhere(folder):
 def tests(tap, _long):
     for test_ in (life, twice, two_writers, open_for_writing, in_use, label,
                   damaged, second_administrator, full, read_only, vanishing,
-                  marked, release, bad_names, bad_numbers, elsewhere, broken,
+                  marked, release, bad_names, bad_numbers, modes, elsewhere, broken,
                   broken_store, stranger, strange_folder, interrupted, leftovers):
         def run(test_=test_):
             with env.Folder() as folder:
