@@ -79,7 +79,7 @@ static bool is_rival(const Hook *h, char **note, const struct stat *st)
         return true;                    /* from here nobody can tell */
     }
     return !strcmp(note[NOTE_BOOT], boot) &&
-           (runs(note[NOTE_GUEST]) || time(NULL) - st->st_mtime < STARTING);
+           (runs(note[NOTE_GUEST]) || llabs(time(NULL) - st->st_mtime) < STARTING);
 }
 
 static bool read_note(int fd, char ***note, struct stat *st)

@@ -97,6 +97,20 @@ def stuck(tap, world):
     tap.ok(runs_on(world.desktop("w2")), "and the desktop starts when the cause is gone")
 
 
+def elsewhere(tap, world):
+    """Its disk is a link to another file system, which is mounted or is not."""
+    disk, away = world.vdi / "w2.mcs", world.folder / "w2.away"
+    disk.rename(away)
+    disk.symlink_to(away)
+    tap.ok(runs_on(world.desktop("w2")), "a disk that is a link: it starts")
+    away.rename(world.folder / "w2.gone")
+    done = world.host.virsh("start", "w2", "--paused", check=False)
+    tap.ok(done.returncode and "is its file system mounted?" in done.stderr and disk.is_symlink(),
+           "a link to what is not there: no new disk takes its place", done.stderr)
+    disk.unlink()
+    (world.folder / "w2.gone").rename(disk)
+
+
 def mute(tap, world):
     """The disk is on a server that is gone: not even a signal gets through."""
     if not os.path.exists("/dev/fuse"):
@@ -174,6 +188,7 @@ def run_tests(tap, world):
     in_qemu(tap, world, first, str(image), size)
     not_in_the_way(tap, world, first, str(image), size)
     stuck(tap, world)
+    elsewhere(tap, world)
     mute(tap, world)
     behind(tap, world, first, str(image), size)
     world.command("desktop", "rm", "w1", "w2", "w3", "b1")
