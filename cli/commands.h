@@ -41,4 +41,10 @@ extern const Command host_commands[];       /* host/ */
 bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
                    char ***argv);
 
+/*
+ * Say @error, and with @json also as the object that is the answer. Returns
+ * COMMAND_FAILED.
+ */
+int command_fail(bool json, const GError *error);
+
 #endif /* CLI_COMMANDS_H */

@@ -176,8 +176,11 @@ int command_desktop_assign(int argc, char **argv)
     }
     absolute = g_canonicalize_filename(image, NULL);
     if (stat(absolute, &a.st) < 0) {
-        fprintf(stderr, "deskcast: there is no image '%s'\n", absolute);
-        return COMMAND_FAILED;
+        g_autoptr(GError) error = g_error_new(
+            G_IO_ERROR, G_IO_ERROR_NOT_FOUND, "there is no image '%s'",
+            absolute);
+
+        return command_fail(json, error);
     }
     a.image = absolute;
     a.format = format;

@@ -161,8 +161,8 @@ int command_journal_show(int argc, char **argv)
     }
     f = journal_file_read(argv[1], true, &error);
     if (!f) {
-        fprintf(stderr, "%s: %s\n", argv[1], error->message);
-        return COMMAND_FAILED;
+        g_prefix_error(&error, "%s: ", argv[1]);
+        return command_fail(json, error);
     }
     if (json) {
         print_object(describe(f));
@@ -418,14 +418,14 @@ int command_journal_rescue(int argc, char **argv)
     f = journal_file_read(argv[1], past_damage, &error);
     r.file = f;
     if (f && f->in_use) {
-        fprintf(stderr, "%s: a disk uses it; shut that down first\n", argv[1]);
-        return COMMAND_FAILED;
+        g_set_error(&error, G_IO_ERROR, G_IO_ERROR_BUSY,
+                    "a disk uses it; shut that down first");
     }
-    ok = f && (image ? apply_to(&r, image, &error)
+    ok = f && !error && (image ? apply_to(&r, image, &error)
                      : output_to(&r, output, &error));
     if (!ok) {
-        fprintf(stderr, "%s: %s\n", argv[1], error->message);
-        return COMMAND_FAILED;
+        g_prefix_error(&error, "%s: ", argv[1]);
+        return command_fail(json, error);
     }
     return report(&r, image ? image : output, json);
 }

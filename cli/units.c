@@ -111,15 +111,30 @@ char *units_format_span(uint64_t ms)
                            s % 86400 / 3600);
 }
 
+/* GLib wants seconds, which nobody types */
+static char *with_seconds(const char *text)
+{
+    size_t day = strlen("2026-11-27"), minute = strlen("2026-11-27T18:00");
+    size_t len = strlen(text);
+
+    if (len == day) {
+        return g_strconcat(text, "T00:00:00", NULL);
+    }
+    if (len >= minute && strchr("T ", text[day]) && text[minute - 3] == ':' &&
+        (len == minute || strchr("Z+-", text[minute]))) {
+        return g_strdup_printf("%.*s:00%s", (int)minute, text, text + minute);
+    }
+    return g_strdup(text);
+}
+
 bool units_parse_time(const char *text, int64_t *seconds, GError **error)
 {
     g_autoptr(GTimeZone) zone = g_time_zone_new_local();
-    g_autofree char *full = strlen(text) == strlen("2026-11-27")
-        ? g_strconcat(text, "T00:00:00", NULL) : g_strdup(text);
+    g_autofree char *full = with_seconds(text);
     g_autoptr(GDateTime) t = g_date_time_new_from_iso8601(full, zone);
 
     if (!t) {
-        return bad(error, text, "a date: 2026-11-27, 2026-11-27T18:00:00 or "
+        return bad(error, text, "a date: 2026-11-27, 2026-11-27T18:00 or "
                    "2026-11-27T18:00:00Z is expected");
     }
     *seconds = g_date_time_to_unix(t);

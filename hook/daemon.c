@@ -15,14 +15,17 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <syslog.h>
 #include <unistd.h>
 
 #define ANSWER_MS       2000    /* of a daemon that has to be asked */
+#define QUIT_MS         2000    /* of one that is in the way of a start */
 
 static char *pid_path(const Hook *h)
 {
@@ -37,10 +40,10 @@ static bool is_gone(const char *monitor)
 }
 
 /* It removes its pid file as the last thing it does */
-static bool wait_gone(const char *pid, GError **error)
+static bool wait_gone(const char *pid, gint64 until, GError **error)
 {
     while (!is_gone(pid)) {
-        if (!deadline_left()) {
+        if (g_get_monotonic_time() >= until) {
             g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
                         "it was told to quit and has not: see what keeps it");
             return false;
@@ -50,7 +53,15 @@ static bool wait_gone(const char *pid, GError **error)
     return true;
 }
 
-bool daemon_stop(const Hook *h, GError **error)
+static int ms_until(gint64 until)
+{
+    gint64 left = (until - g_get_monotonic_time()) / 1000;
+
+    return CLAMP(left, 0, deadline_left());
+}
+
+/* Have it quit before the monotonic time @until */
+static bool quit(const Hook *h, gint64 until, GError **error)
 {
     g_autofree char *pid = pid_path(h);
     g_autoptr(GError) why = NULL;
@@ -60,7 +71,7 @@ bool daemon_stop(const Hook *h, GError **error)
     if (is_gone(h->d->monitor)) {
         return true;
     }
-    qmp = qmp_connect(h->d->monitor, MIN(ANSWER_MS, deadline_left()), &why);
+    qmp = qmp_connect(h->d->monitor, MIN(ANSWER_MS, ms_until(until)), &why);
     if (g_error_matches(why, QMP_ERROR, QMP_ERROR_CONNECT)) {
         unlink(h->d->monitor);          /* left over by one that was killed */
         unlink(pid);
@@ -70,8 +81,83 @@ bool daemon_stop(const Hook *h, GError **error)
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
-    answer = qmp_execute(qmp, deadline_left(), error, "quit", NULL);
-    return answer && wait_gone(pid, error);
+    answer = qmp_execute(qmp, ms_until(until), error, "quit", NULL);
+    return answer && wait_gone(pid, until, error);
+}
+
+bool daemon_stop(const Hook *h, GError **error)
+{
+    return quit(h, deadline_time(), error);
+}
+
+static char *chardev_option(const Hook *h)
+{
+    return g_strdup_printf("socket,id=qmp,path=%s,server=on,wait=off",
+                           h->d->monitor);
+}
+
+/* The file is QEMU's user's, and could name anybody: is it this daemon? */
+static bool is_daemon(const Hook *h, pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/cmdline", (int)pid);
+    g_autofree char *option = chardev_option(h);
+    g_autofree char *line = NULL;
+    gsize length;
+
+    if (!g_file_get_contents(path, &line, &length, NULL)) {
+        return false;
+    }
+    for (char *word = line; word < line + length; word += strlen(word) + 1) {
+        if (!strcmp(word, option)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* To its process; -1 if there is none */
+static int open_daemon(const Hook *h, const char *path)
+{
+    g_autofree char *text = NULL;
+    pid_t pid = 0;
+    int fd = -1;
+
+    if (g_file_get_contents(path, &text, NULL, NULL)) {
+        pid = atoi(text);
+        fd = pid > 1 ? syscall(SYS_pidfd_open, pid, 0) : -1;
+    }
+    if (fd >= 0 && !is_daemon(h, pid)) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
+/*
+ * One that does not quit has the disk, and keeps the desktop from starting. What
+ * it was to have flushed is as after a loss of power.
+ */
+static bool end(const Hook *h, GError **error)
+{
+    g_autofree char *path = pid_path(h);
+    int fd = open_daemon(h, path);
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    bool done;
+
+    done = fd >= 0 &&
+           syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0) == 0 &&
+           poll(&p, 1, deadline_left() / 2) == 1;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (done) {
+        say(LOG_WARNING, "a storage daemon of an earlier start did not quit "
+            "(%s); it was killed", (*error)->message);
+        g_clear_error(error);
+        unlink(h->d->monitor);
+        unlink(path);
+    }
+    return done;
 }
 
 static bool spawn(const Hook *h, GError **error)
@@ -81,7 +167,8 @@ static bool spawn(const Hook *h, GError **error)
     g_autofree char *disk = desktop_blockdev(d, error);
     g_autofree char *tls = desktop_tls_object(d);
     g_autofree char *pid = pid_path(h);
-    g_autofree char *export = NULL, *chardev = NULL;
+    g_autofree char *chardev = chardev_option(h);
+    g_autofree char *export = NULL;
 
     if (!disk) {
         return false;
@@ -89,8 +176,6 @@ static bool spawn(const Hook *h, GError **error)
     export = g_strdup_printf("vhost-user-blk,id=%s,node-name=%s,writable=on,"
                              "addr.type=unix,addr.path=%s", d->node, d->node,
                              h->vhost);
-    chardev = g_strdup_printf("socket,id=qmp,path=%s,server=on,wait=off",
-                              d->monitor);
     unlink(h->vhost);
     return run_program((const char *[]) {
         program, "--daemonize", "--pidfile", pid, "--blockdev", disk,
@@ -123,7 +208,8 @@ bool daemon_start(const Hook *h, GError **error)
                     "it has: make the desktop anew");
         return false;
     }
-    if (!daemon_stop(h, error)) {
+    if (!quit(h, g_get_monotonic_time() + QUIT_MS * 1000, error) &&
+        !end(h, error)) {
         g_prefix_error(error, "one is there already: ");
         return false;
     }

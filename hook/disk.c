@@ -13,6 +13,7 @@
 #include "take.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -53,7 +54,10 @@ static bool make_file(const Hook *h, const char *path,
     }
     unlink(new);
     if (made) {
-        say(LOG_INFO, "made '%s'", path);
+        /* Of what a desktop keeps, a second one means that the first is lost */
+        say(h->d->lifetime == LIFETIME_DEDICATED ? LOG_WARNING : LOG_INFO,
+            "made '%s'%s", path, h->d->lifetime == LIFETIME_DEDICATED
+            ? ", a new one: right if this is the desktop's first start" : "");
     }
     return made;
 }
@@ -101,9 +105,22 @@ static bool make_disk(const Hook *h, GError **error)
                     d->wanted.size, error);
 }
 
+/* A link that leads nowhere is there: what it means is elsewhere, or was */
 static bool is_there(const char *path)
 {
-    return access(path, F_OK) == 0 || errno != ENOENT;
+    return faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0 ||
+           errno != ENOENT;
+}
+
+static bool check_link(const char *path, GError **error)
+{
+    if (access(path, F_OK) == 0 || errno != ENOENT || !is_there(path)) {
+        return true;
+    }
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                "'%s' is a link to what is not there: is its file system "
+                "mounted?", path);
+    return false;
 }
 
 /*
@@ -148,7 +165,8 @@ bool disk_prepare(const Hook *h, GError **error)
     if (private && !clear_old_version(h, error)) {
         return false;
     }
-    if (!is_there(d->disk) && !make_disk(h, error)) {
+    if (!check_link(d->disk, error) ||
+        (!is_there(d->disk) && !make_disk(h, error))) {
         return false;
     }
     return !private || is_there(d->journal) ||

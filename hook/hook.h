@@ -46,6 +46,7 @@ gint64 deadline_time(void);             /* of g_get_monotonic_time() */
  */
 void say_begin(const char *guest, bool anew);
 void say(int priority, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void say_gave_up(void);         /* from any thread */
 
 /* Run @argv, as QEMU's user if @h is not NULL; what it says is @error */
 bool run_program(const char *const *argv, const Hook *h, GError **error);

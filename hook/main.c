@@ -10,34 +10,30 @@
 
 #include <errno.h>
 #include <libxml/parser.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/time.h>
 #include <syslog.h>
 #include <unistd.h>
 
 static gint64 deadline;
 
-/* Whatever hangs: libvirt, and all its other domains, must not wait for it */
-static void too_late(int unused)
+/*
+ * Whatever hangs: libvirt, and all its other domains, must not wait for it. A
+ * thread, as no signal handler runs while a file system does not answer; the
+ * end of the process ends that, too.
+ */
+static void *watch(void *opaque)
 {
-    static const char text[] = "deskcast-hook: gave up after 5 s\n";
-
-    (void)unused;
-    _exit(write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ? 0 : 0);
+    g_usleep(GPOINTER_TO_INT(opaque) * 1000);
+    say_gave_up();
+    _exit(EXIT_SUCCESS);
 }
 
 void deadline_start(int ms)
 {
-    struct itimerval timer = {
-        .it_value = { .tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000 },
-    };
-
     deadline = g_get_monotonic_time() + (gint64)ms * 1000 * 9 / 10;
-    signal(SIGALRM, too_late);
-    setitimer(ITIMER_REAL, &timer, NULL);
+    g_thread_unref(g_thread_new("deadline", watch, GINT_TO_POINTER(ms)));
 }
 
 int deadline_left(void)

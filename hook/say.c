@@ -57,6 +57,18 @@ void say(int priority, const char *format, ...)
     }
 }
 
+/* Not to the journal, which may be what hangs */
+void say_gave_up(void)
+{
+    static const char text[] = "deskcast-hook: gave up after 5 s: something "
+                               "that it needs does not answer\n";
+
+    if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0 ||
+        (log_fd >= 0 && write(log_fd, text, sizeof(text) - 1) < 0)) {
+        return;
+    }
+}
+
 bool hook_errno(GError **error, const char *what, const char *path)
 {
     int saved = errno;

@@ -79,7 +79,7 @@ static bool is_rival(const Hook *h, char **note, const struct stat *st)
         return true;                    /* from here nobody can tell */
     }
     return !strcmp(note[NOTE_BOOT], boot) &&
-           (runs(note[NOTE_GUEST]) || time(NULL) - st->st_mtime < STARTING);
+           (runs(note[NOTE_GUEST]) || llabs(time(NULL) - st->st_mtime) < STARTING);
 }
 
 static bool read_note(int fd, char ***note, struct stat *st)
@@ -124,7 +124,7 @@ bool writer_enter(const Hook *h, GError **error)
     g_autofree char *folder = g_path_get_dirname(path);
     g_auto(GStrv) note = NULL;
     struct stat st;
-    bool done = false;
+    bool done = false, locked;
     int fd;
 
     g_mkdir_with_parents(folder, 0711);
@@ -132,8 +132,13 @@ bool writer_enter(const Hook *h, GError **error)
     if (fd < 0) {
         return hook_errno(error, "open", path);
     }
-    /* Two hooks at once: the second one is told to try again */
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0 || !read_note(fd, &note, &st)) {
+    locked = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (!locked && errno == EWOULDBLOCK) {
+        /* Two hooks at once: either may be the first */
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
+                    "%s@%" PRIu64 " is being given a writer just now: start "
+                    "this desktop again", h->d->vdisk, h->d->wanted.number);
+    } else if (!locked || !read_note(fd, &note, &st)) {
         hook_errno(error, "lock", path);
     } else if (st.st_size && is_rival(h, note, &st)) {
         refuse(h, path, note, error);

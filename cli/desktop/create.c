@@ -373,8 +373,7 @@ int command_desktop_create(int argc, char **argv)
         c.o.where.timeout = DEFINE_TIMEOUT;
     }
     if (!prepare(&c, argv[1], argv + 2, &error)) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(c.o.json, error);
     }
     failed = run_jobs(&c, argv + 2, &report);
     desktop_report_end(&report);

@@ -25,13 +25,22 @@ static bool set_errno(GError **error, const char *what, const char *path)
     return false;
 }
 
+/* Keys are in what it writes: from the first byte for nobody else's eyes */
+static void keep_private(gpointer unused)
+{
+    (void)unused;
+    umask(077);
+}
+
 static bool run(const char *const *argv, const char *package, GError **error)
 {
+    g_autoptr(GSubprocessLauncher) launcher = g_subprocess_launcher_new(
+        G_SUBPROCESS_FLAGS_STDOUT_SILENCE | G_SUBPROCESS_FLAGS_STDERR_PIPE);
     g_autoptr(GSubprocess) process = NULL;
     g_autofree char *said = NULL;
 
-    process = g_subprocess_newv(argv, G_SUBPROCESS_FLAGS_STDOUT_SILENCE |
-                                G_SUBPROCESS_FLAGS_STDERR_PIPE, error);
+    g_subprocess_launcher_set_child_setup(launcher, keep_private, NULL, NULL);
+    process = g_subprocess_launcher_spawnv(launcher, argv, error);
     if (!process) {
         g_prefix_error(error, "%s (Debian package %s): ", argv[0], package);
         return false;
@@ -114,7 +123,7 @@ static bool put_all(const Identity *i, const char *folder, GError **error)
             put_filled(i, folder, i->answer_name, i->answer, error));
 }
 
-/* Keys are in it: for nobody else's eyes. Durable before it has its name. */
+/* Durable before it has its name. */
 static bool finish(const char *new, const char *path, GError **error)
 {
     int fd = open(new, O_RDONLY | O_CLOEXEC);

@@ -68,14 +68,17 @@ int command_desktop_list(int argc, char **argv)
     JsonArray *array;
 
     if (!command_parse("[CATALOG] - list desktops and where they are", entries,
-                       &argc, &argv) || argc > 2) {
+                       &argc, &argv)) {
+        return COMMAND_USAGE;
+    }
+    if (argc > 2) {
+        fprintf(stderr, "deskcast: give one catalog, or none for all\n");
         return COMMAND_USAGE;
     }
     s = survey_hosts(&where, SURVEY_METADATA, argc > 1 ? argv[1] : NULL,
                      &error);
     if (!s) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(json, error);
     }
     array = json_array_new();
     if (!json) {

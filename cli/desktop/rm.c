@@ -64,6 +64,13 @@ static bool remove_job_run(virConnectPtr conn, void *opaque, GError **error)
                                VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA) < 0) {
         return fleet_set_error(error, "libvirt does not undefine it");
     }
+    /* Started between the question and the answer, it goes on without a name */
+    if (virDomainIsActive(job->domain) == 1) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
+                    "it was started just now, and runs on until it is shut "
+                    "down; its disk is left in '%s'", job->d->disk);
+        return false;
+    }
     return remove_file(conn, job, job->d->disk, error) &&
            remove_file(conn, job, job->d->journal, error) &&
            remove_file(conn, job, job->d->identity, error);
@@ -179,8 +186,7 @@ int command_desktop_rm(int argc, char **argv)
     }
     s = survey_hosts(&where, SURVEY_METADATA, NULL, &error);
     if (!s) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(json, error);
     }
     report.json = json;
     failed = post_all(s, argv + 1, yes, &report);

@@ -134,6 +134,24 @@ static bool own_tpm(xmlNodePtr devices, GError **error)
     return true;
 }
 
+/* libvirt finds a free number for each */
+static void own_vsock(xmlNodePtr devices)
+{
+    xmlNodePtr cid = xml_child(xml_child(devices, "vsock"), "cid");
+
+    if (cid) {
+        xml_set(cid, "auto", "yes");
+        xml_unset(cid, "address");
+    }
+}
+
+static bool check_host_devices(xmlNodePtr devices, GError **error)
+{
+    return !xml_child(devices, "hostdev") ||
+           xml_fail(error, "the master has a device of its host (<hostdev>), "
+                    "which desktops cannot share: take it out of the master");
+}
+
 static bool is_drive(xmlNodePtr disk)
 {
     return xml_is(disk, "device", "cdrom") || xml_is(disk, "device", "floppy");
@@ -197,5 +215,7 @@ bool xml_own_devices(xmlNodePtr devices, const char *master,
     own_interfaces(devices, plan->uuid);
     own_graphics(devices);
     own_character_devices(devices, master, plan->name);
-    return own_tpm(devices, error) && own_other_disks(devices, plan, error);
+    own_vsock(devices);
+    return check_host_devices(devices, error) && own_tpm(devices, error) &&
+           own_other_disks(devices, plan, error);
 }

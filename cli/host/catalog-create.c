@@ -10,6 +10,7 @@
 #include "target.h"
 
 #include "cli/audit.h"
+#include "cli/json-strict.h"
 #include "cli/commands.h"
 #include "cli/store/store.h"
 #include "cli/units.h"
@@ -22,6 +23,7 @@ typedef struct CreateOptions {
     char *master, *vdisk, *model, *store, *folder, *lifetime, *run;
     char *host_cache, *write_cache, *ram;
     char **sources;
+    gboolean json;
 } CreateOptions;
 
 static void create_options_clear(CreateOptions *o)
@@ -197,6 +199,23 @@ static bool create(const CreateOptions *o, const CatalogMetadata *c,
                           error);
 }
 
+static void print_made(const CreateOptions *o, const CatalogMetadata *c)
+{
+    g_autoptr(JsonObject) object = json_object_new();
+    g_autofree char *text = NULL;
+
+    if (!o->json) {
+        printf("%s: a catalog of '%s', with the master VM '%s'\n", c->catalog,
+               c->vdisk, o->master);
+        return;
+    }
+    json_object_set_string_member(object, "catalog", c->catalog);
+    json_object_set_string_member(object, "vdisk", c->vdisk);
+    json_object_set_string_member(object, "master", o->master);
+    text = json_strict_text(object);
+    fputs(text, stdout);
+}
+
 int command_catalog_create(int argc, char **argv)
 {
     g_auto(CreateOptions) o = { 0 };
@@ -224,6 +243,7 @@ int command_catalog_create(int argc, char **argv)
           "What the disk of a desktop may take on its host", "SIZE" },
         { "ram", 0, 0, G_OPTION_ARG_STRING, &o.ram,
           "Memory for what a desktop wrote last", "SIZE" },
+        { "json", 0, 0, G_OPTION_ARG_NONE, &o.json, "Answer in JSON", NULL },
         HOST_OPTION_ENTRIES(&o.hosts),
         { NULL }
     };
@@ -241,12 +261,10 @@ int command_catalog_create(int argc, char **argv)
     }
     c = make_catalog(&o, argv[1], &error);
     if (!c || !create(&o, c, &error)) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(o.json, error);
     }
     audit("catalog create", c->vdisk, 0, "catalog %s, master %s", c->catalog,
           o.master);
-    printf("%s: a catalog of '%s', with the master VM '%s'\n", c->catalog,
-           c->vdisk, o.master);
+    print_made(&o, c);
     return COMMAND_DONE;
 }

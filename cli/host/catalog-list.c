@@ -184,8 +184,7 @@ static int list(const char *summary, int argc, char **argv, bool one)
         survey_print_silent(s);
     }
     if (!s || (one && !f)) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(json, error);
     }
     if (json) {
         print_json(s);

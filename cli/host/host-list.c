@@ -139,11 +139,11 @@ int command_host_list(int argc, char **argv)
     }
     s = survey_hosts(&hosts, SURVEY_METADATA, NULL, &error);
     if (!s) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(json, error);
     }
     if (json) {
         print_json(s);
+        survey_print_silent(s);
     } else {
         print_text(s);
     }
@@ -193,6 +193,16 @@ static int tell_running(const HostOptions *hosts, const char *name, bool json)
     return silent ? COMMAND_FAILED : COMMAND_DONE;
 }
 
+static void print_undrained(const char *name)
+{
+    g_autoptr(JsonObject) o = json_object_new();
+    g_autofree char *text = NULL;
+
+    json_object_set_string_member(o, "host", name);
+    text = json_strict_text(o);
+    fputs(text, stdout);
+}
+
 static int set_drained(int argc, char **argv, bool drained)
 {
     g_auto(HostOptions) hosts = { 0 };
@@ -213,15 +223,16 @@ static int set_drained(int argc, char **argv, bool drained)
         return COMMAND_USAGE;
     }
     if (!hosts_set_drained(&hosts, argv[1], drained, &error)) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(json, error);
     }
     audit(drained ? "host drain" : "host undrain", NULL, 0, "host %s",
           argv[1]);
     if (drained) {
         return tell_running(&hosts, argv[1], json);
     }
-    if (!json) {
+    if (json) {
+        print_undrained(argv[1]);
+    } else {
         printf("%s takes new desktops.\n", argv[1]);
     }
     return COMMAND_DONE;

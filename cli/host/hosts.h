@@ -38,7 +38,8 @@ typedef struct HostOptions {
     int timeout;                /* --timeout: seconds for an answer */
 } HostOptions;
 
-#define HOST_TIMEOUT    10
+#define HOST_TIMEOUT        10
+#define HOST_TIMEOUT_MAX    86400
 
 /* The options, for the tables of commands */
 #define HOST_OPTION_ENTRIES(o) \

@@ -53,10 +53,10 @@ static JsonArray *silent_hosts(const Survey *s)
     return hosts;
 }
 
-static void print_json(const Push *push, const char *what, const char *catalog)
+static JsonObject *describe(const Push *push, const char *what,
+                            const char *catalog)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *o = json_object_new();
     JsonArray *desktops = json_array_new();
 
     for (guint i = 0; i < push->desktops->len; i++) {
@@ -74,8 +74,15 @@ static void print_json(const Push *push, const char *what, const char *catalog)
                                rollout_count(push->rollout, ROLLOUT_DONE));
     json_object_set_array_member(o, "desktops", desktops);
     json_object_set_array_member(o, "lost-hosts", silent_hosts(push->survey));
-    text = json_strict_text(o);
+    return o;
+}
+
+static void print_json(JsonObject *o)
+{
+    g_autofree char *text = json_strict_text(o);
+
     fputs(text, stdout);
+    json_object_unref(o);
 }
 
 /* Names of the desktops in a state, some at least */
@@ -126,10 +133,12 @@ static void print_text(const Push *push, const char *what, const char *catalog)
 }
 
 int push_report(const Push *push, const char *what, const char *catalog,
-                bool json)
+                bool json, JsonArray *list)
 {
-    if (json) {
-        print_json(push, what, catalog);
+    if (list) {
+        json_array_add_object_element(list, describe(push, what, catalog));
+    } else if (json) {
+        print_json(describe(push, what, catalog));
     } else {
         print_text(push, what, catalog);
     }

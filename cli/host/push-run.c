@@ -229,6 +229,10 @@ void push_run(Push *push)
 
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
+    /* The session of the administrator ends: no reason to stop in the middle,
+     * with desktops that nobody looks after */
+    sigaction(SIGHUP, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
     make_rollout(push);
     run.progress = progress_new("desktops", n, false, push->quiet || !n);
     drive(&run);

@@ -12,6 +12,7 @@
 
 #include "cli/audit.h"
 #include "cli/commands.h"
+#include "cli/json-strict.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,6 +34,7 @@ typedef struct PushOptions {
     PushKind kind;
     bool now;
     uint64_t version;           /* 0: the current one */
+    JsonArray *list;            /* answers of all catalogs; NULL: one answer */
 } PushOptions;
 
 #define COME_UP_S   300
@@ -269,10 +271,17 @@ static const char *kind_text(PushKind kind)
          : kind == KIND_FOLLOW ? "follow" : "push";
 }
 
-static int fail(const GError *error)
+static int fail(const PushOptions *o, const char *catalog, const GError *error)
 {
-    fprintf(stderr, "deskcast: %s\n", error->message);
-    return COMMAND_FAILED;
+    JsonObject *failed;
+
+    if (o->list) {
+        failed = json_object_new();
+        json_object_set_string_member(failed, "catalog", catalog);
+        json_object_set_string_member(failed, "error", error->message);
+        json_array_add_object_element(o->list, failed);
+    }
+    return command_fail(o->json && !o->list, error);
 }
 
 /* With the catalog locked */
@@ -285,7 +294,7 @@ static int carry_out(Survey *s, const PushOptions *o,
     push_init(&push, s);
     set_options(&push, o);
     if (!plan(&push, o, catalog, &error)) {
-        return fail(error);
+        return fail(o, catalog->catalog, error);
     }
     if (push.desktops->len) {
         audit(kind_text(o->kind), catalog->vdisk, push.version,
@@ -296,7 +305,8 @@ static int carry_out(Survey *s, const PushOptions *o,
         return COMMAND_DONE;    /* a timer asks every few minutes */
     }
     push_run(&push);
-    return push_report(&push, kind_text(o->kind), catalog->catalog, o->json);
+    return push_report(&push, kind_text(o->kind), catalog->catalog, o->json,
+                       o->list);
 }
 
 /* Desktops are looked at once the lock is held: the last push may have ended
@@ -313,7 +323,7 @@ static int push_locked(const PushOptions *o, const CatalogMetadata *catalog)
     if (s) {
         survey_print_silent(s);
     }
-    status = s ? carry_out(s, o, catalog) : fail(error);
+    status = s ? carry_out(s, o, catalog) : fail(o, catalog->catalog, error);
     if (lock >= 0) {
         close(lock);
     }
@@ -336,7 +346,7 @@ static int push_catalog(const PushOptions *o, const char *catalog)
         if (s) {
             survey_print_silent(s);
         }
-        return fail(error);
+        return command_fail(o->json, error);
     }
     return push_locked(o, master->catalog);
 }
@@ -389,6 +399,15 @@ static int follow_all(PushOptions *o, Survey *s, char **names)
             status = MAX(status, push_locked(o, f->catalog));
         }
     }
+    if (o->list) {
+        g_autoptr(JsonObject) all = json_object_new();
+        g_autofree char *text = NULL;
+
+        json_object_set_array_member(all, "catalogs",
+                                     g_steal_pointer(&o->list));
+        text = json_strict_text(all);
+        fputs(text, stdout);
+    }
     return status;
 }
 
@@ -409,13 +428,14 @@ int command_follow(int argc, char **argv)
     }
     s = survey_hosts(&o.hosts, SURVEY_METADATA, NULL, &error);
     if (!s) {
-        return fail(error);
+        return command_fail(o.json, error);
     }
     survey_print_silent(s);
     for (char **name = argv + 1; *name; name++) {
         if (!survey_catalog(s, *name, &error)) {
-            return fail(error);
+            return command_fail(o.json, error);
         }
     }
+    o.list = o.json ? json_array_new() : NULL;
     return follow_all(&o, s, argv + 1);
 }

@@ -263,8 +263,7 @@ static int stage_catalog(const StageOptions *o, const char *name)
         }
     }
     if (!master) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(o->json, error);
     }
     all = stage(survey, o, master->catalog);
     for (guint i = 0; i < all->len; i++) {

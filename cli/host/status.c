@@ -216,8 +216,7 @@ int command_status(int argc, char **argv)
     }
     s = survey_hosts(&hosts, SURVEY_DISKS, argc == 2 ? argv[1] : NULL, &error);
     if (!s) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(json, error);
     }
     if (json) {
         print_json(s);

@@ -240,9 +240,15 @@ static int by_name(const void *a, const void *b)
 Survey *survey_hosts(const HostOptions *options, SurveyDepth depth,
                      const char *catalog, GError **error)
 {
-    GPtrArray *hosts = hosts_load(options, error);
+    bool timeout_valid = options->timeout >= 0 &&
+                         options->timeout <= HOST_TIMEOUT_MAX;
+    GPtrArray *hosts = timeout_valid ? hosts_load(options, error) : NULL;
     Survey *s;
 
+    if (!timeout_valid) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "--timeout takes 1 to %d seconds", HOST_TIMEOUT_MAX);
+    }
     if (!hosts) {
         return NULL;
     }

@@ -173,8 +173,7 @@ int update_end(const Update *u, const char *action, uint64_t version,
                const char *what, const GError *error)
 {
     if (error) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
-        return COMMAND_FAILED;
+        return command_fail(u->json, error);
     }
     audit(action, u->catalog->vdisk, version, "catalog %s, master %s: %s",
           u->catalog->catalog, u->master->name, what);

@@ -222,6 +222,8 @@ static char *add_node(const StoreView *v, Wanted *w, const Manifest *m,
     g_autofree char *stamp = image_stamp(v, m, version);
     g_autofree char *all = NULL;
     bool writable = !version_sealed(version);
+    g_autoptr(GError) error = NULL;
+    uint64_t bytes;
     JsonObject *o;
     char *key;
 
@@ -230,6 +232,12 @@ static char *add_node(const StoreView *v, Wanted *w, const Manifest *m,
             "the store has no image %s", version->image);
 
         report_state(subject, stamp ? "an image below it is missing" : text);
+        return NULL;
+    }
+    /* By its header: QEMU would open what that names */
+    if (!store_on_rbd(v->store) &&
+        !store_image_size(v->store, m, version, &bytes, &error)) {
+        report_state(subject, error->message);
         return NULL;
     }
     all = g_strdup_printf("%s/%" PRIu64 "/%s/%d/%s", m->vdisk, version->number,

@@ -5,10 +5,7 @@
  */
 
 #include "cli/store/command-util.h"
-#include "cli/store/describe.h"
 #include "block/vdisk/header.h"
-
-#include <stdio.h>
 
 void store_options_clear(StoreOptions *o)
 {
@@ -69,12 +66,5 @@ bool version_arguments(int argc, char **argv, char **vdisk, uint64_t *number,
 
 int command_error(const StoreOptions *o, const GError *error)
 {
-    fprintf(stderr, "deskcast: %s\n", error->message);
-    if (o->json) {
-        JsonObject *answer = json_object_new();
-
-        json_object_set_string_member(answer, "error", error->message);
-        describe_json(answer);
-    }
-    return COMMAND_FAILED;
+    return command_fail(o->json, error);
 }

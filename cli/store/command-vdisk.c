@@ -93,7 +93,7 @@ static bool list_one(const Store *s, const char *vdisk, JsonArray *list)
     g_autofree char *size = NULL, *disk = NULL;
 
     if (!m) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
+        command_fail(false, error);
         if (list) {
             JsonObject *o = json_object_new();
 

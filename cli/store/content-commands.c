@@ -21,12 +21,6 @@
 #include <stdio.h>
 #include <string.h>
 
-int content_failed(const GError *error)
-{
-    fprintf(stderr, "deskcast: %s\n", error->message);
-    return COMMAND_FAILED;
-}
-
 int content_usage(const char *text)
 {
     fprintf(stderr, "deskcast: %s\n", text);
@@ -230,6 +224,29 @@ typedef struct VerifyRun {
     bool damaged, failed;
 } VerifyRun;
 
+/* @number: a version, or 0 */
+static void cannot_verify(VerifyRun *run, const char *vdisk, uint64_t number,
+                          const GError *error)
+{
+    run->failed = true;
+    command_fail(false, error);
+    if (!run->json) {
+        return;
+    }
+    json_builder_begin_object(run->json);
+    if (vdisk) {
+        json_builder_set_member_name(run->json, "vdisk");
+        json_builder_add_string_value(run->json, vdisk);
+    }
+    if (number) {
+        json_builder_set_member_name(run->json, "version");
+        json_builder_add_int_value(run->json, number);
+    }
+    json_builder_set_member_name(run->json, "error");
+    json_builder_add_string_value(run->json, error->message);
+    json_builder_end_object(run->json);
+}
+
 static void verify_version(VerifyRun *run, const Manifest *m, const Version *v)
 {
     g_autofree char *what = g_strdup_printf("verifying %s version %" PRIu64,
@@ -242,8 +259,7 @@ static void verify_version(VerifyRun *run, const Manifest *m, const Version *v)
     bool failed;
 
     if (!r) {
-        run->failed = true;
-        content_failed(error);
+        cannot_verify(run, m->vdisk, v->number, error);
         return;
     }
     progress_done(progress);
@@ -257,8 +273,7 @@ static void verify_version(VerifyRun *run, const Manifest *m, const Version *v)
     run->damaged |= failed;
     if (failed != (v->failed != 0) &&
         !note_failed(run->options, m->vdisk, v->number, failed, &error)) {
-        run->failed = true;
-        content_failed(error);
+        cannot_verify(run, m->vdisk, v->number, error);
     }
 }
 
@@ -270,8 +285,7 @@ static void verify_vdisk(VerifyRun *run, const char *vdisk, uint64_t number)
     Version *one = m && number ? sealed_version(m, number, &error) : NULL;
 
     if (error) {
-        run->failed = true;
-        content_failed(error);
+        cannot_verify(run, vdisk, number, error);
         return;
     }
     for (unsigned i = 0; !one && i < m->versions->len; i++) {
@@ -292,8 +306,7 @@ static void verify_all(VerifyRun *run)
     g_auto(GStrv) names = store_vdisks(run->store, &error);
 
     if (!names) {
-        run->failed = true;
-        content_failed(error);
+        cannot_verify(run, NULL, 0, error);
         return;
     }
     for (char **name = names; *name; name++) {

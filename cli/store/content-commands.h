@@ -11,7 +11,6 @@
 #include <json-glib/json-glib.h>
 
 /* Print the error, or what is wrong with the command line; the exit status */
-int content_failed(const GError *error);
 int content_usage(const char *text);
 
 void content_print_json(JsonBuilder *b);

@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #define DEADLINE_MS     30000   /* of a connection, and of a request */
+#define MAX_EXPORTS     65536   /* of a server: more is no store */
 
 /* Notice in bounded time that the server's host is gone */
 static void set_keepalive(int fd)
@@ -104,27 +105,48 @@ bool content_widen(Content *c, GError **error)
 
 static int add_name(void *opaque, const char *name, const char *description)
 {
-    g_ptr_array_add(opaque, g_strdup(name));
+    GPtrArray *names = opaque;
+
+    if (names->len < MAX_EXPORTS) {
+        g_ptr_array_add(names, g_strdup(name));
+    }
     return 0;
+}
+
+static int note_listed(void *opaque, int *error)
+{
+    *(bool *)opaque = *error == 0;
+    return 1;
+}
+
+/* Like await(), which nbd_opt_list() has no deadline of its own for */
+static bool list(struct nbd_handle *nbd, GPtrArray *names)
+{
+    bool listed = false;
+    nbd_list_callback each = { .callback = add_name, .user_data = names };
+    nbd_completion_callback done = { .callback = note_listed,
+                                     .user_data = &listed };
+
+    return nbd_aio_opt_list(nbd, each, done) == 0 && await(nbd) && listed &&
+           names->len < MAX_EXPORTS;
 }
 
 char **content_exports(const ContentServer *server, GError **error)
 {
     g_autoptr(Content) c = g_new0(Content, 1);
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
-    nbd_list_callback callback = { .callback = add_name, .user_data = names };
 
     c->fd = c->complaints = -1;
     c->name = g_strdup(server->socket ? server->socket : server->host);
     c->nbd[0] = content_handle("");
     if (!c->nbd[0] || nbd_set_opt_mode(c->nbd[0], true) < 0 ||
         !connect_handle(c->nbd[0], server) ||
-        nbd_opt_list(c->nbd[0], callback) < 0) {
+        !list(c->nbd[0], names)) {
         content_nbd_error(c, "does not tell what it exports", error);
         g_ptr_array_unref(names);
         return NULL;
     }
-    nbd_opt_abort(c->nbd[0]);
+    nbd_aio_opt_abort(c->nbd[0]);
     g_ptr_array_add(names, NULL);
     return (char **)g_ptr_array_free(names, false);
 }

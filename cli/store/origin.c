@@ -5,6 +5,7 @@
  */
 
 #include "origin.h"
+#include "block/vdisk/header.h"
 
 #include <libnbd.h>
 #include <string.h>
@@ -96,9 +97,13 @@ char **origin_vdisks(Origin *o, GError **error)
     }
     names = g_ptr_array_new();
     for (char **e = exports; *e; e++) {
-        if (g_str_has_suffix(*e, MANIFEST_SUFFIX)) {
-            g_ptr_array_add(names, g_strndup(*e, strlen(*e) -
-                                             strlen(MANIFEST_SUFFIX)));
+        g_autofree char *name = g_str_has_suffix(*e, MANIFEST_SUFFIX)
+            ? g_strndup(*e, strlen(*e) - strlen(MANIFEST_SUFFIX)) : NULL;
+        g_autofree char *why = NULL;
+
+        /* What is no name of a vDisk is none of a store's exports */
+        if (name && vdisk_name_valid(name, &why)) {
+            g_ptr_array_add(names, g_steal_pointer(&name));
         }
     }
     g_ptr_array_add(names, NULL);

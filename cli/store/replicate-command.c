@@ -90,7 +90,7 @@ static bool replicate(const Options *o, Origin *origin, const char *vdisk,
         print_result(vdisk, &r);
     }
     if (!ok) {
-        fprintf(stderr, "deskcast: %s\n", error->message);
+        command_fail(false, error);
     }
     return ok;
 }

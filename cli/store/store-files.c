@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define QCOW2_EXTERNAL_DATA     4   /* an incompatible feature */
+
 static char *path_of(const Store *s, const Manifest *m, const Version *v)
 {
     return store_path(s, m->vdisk, v->image);
@@ -118,28 +120,41 @@ static bool file_create(const Store *s, const Manifest *m, const Version *v,
     return made && file_settle(s, m, v, false, error);
 }
 
-/* Where a qcow2 header of version 2 or 3 has the size: docs/interop/qcow2 */
+static bool qcow2_refuse(const char *path, const char *why, GError **error)
+{
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, "%s %s", path, why);
+    return false;
+}
+
+/*
+ * Where a qcow2 header of version 2 or 3 has what: docs/interop/qcow2. An image
+ * whose data are elsewhere would be sealed without them, and QEMU would open
+ * whatever file it names.
+ */
 static bool qcow2_size(int fd, const char *path, uint64_t *bytes,
                        GError **error)
 {
-    uint8_t h[32];
-    uint64_t size;
-    uint32_t version;
+    uint8_t h[80] = { 0 };
+    uint64_t size, features;
+    uint32_t version, crypt;
 
     if (pread(fd, h, sizeof(h), 0) != sizeof(h) || memcmp(h, "QFI\xfb", 4)) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                    "%s is no qcow2 image", path);
-        return false;
+        return qcow2_refuse(path, "is no qcow2 image", error);
     }
     memcpy(&version, h + 4, sizeof(version));
     memcpy(&size, h + 24, sizeof(size));
+    memcpy(&crypt, h + 32, sizeof(crypt));
+    memcpy(&features, h + 72, sizeof(features));
     *bytes = GUINT64_FROM_BE(size);
-    if (GUINT32_FROM_BE(version) != 2 && GUINT32_FROM_BE(version) != 3) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
-                    "%s is qcow2 of an unknown version", path);
-        return false;
+    version = GUINT32_FROM_BE(version);
+    if (version != 2 && version != 3) {
+        return qcow2_refuse(path, "is qcow2 of an unknown version", error);
     }
-    return true;
+    if (crypt) {
+        return qcow2_refuse(path, "is encrypted", error);
+    }
+    return version == 2 || !(GUINT64_FROM_BE(features) & QCOW2_EXTERNAL_DATA) ||
+           qcow2_refuse(path, "has its data in another file", error);
 }
 
 bool store_file_size(const char *path, const char *format, uint64_t *bytes,

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define WHO_BYTES   256
@@ -46,7 +47,14 @@ static void write_holder(int fd)
 int store_lock(int folder, const char *path, GError **error)
 {
     struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    int fd = openat(folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+    int fd;
+
+    /*
+     * QEMU's user reads what is made from here on, whatever the shell of the
+     * administrator keeps to itself. The store's folder says who comes in.
+     */
+    umask(022);
+    fd = openat(folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
                     0644);
 
     if (fd < 0) {

@@ -305,6 +305,7 @@ bool store_create(const char *folder, const StoreImages *images,
                                       error)) {
         return false;
     }
+    umask(022);
     if (mkdir(s->folder, 0755) < 0 && errno != EEXIST) {
         return durable_errno(error, "make the folder", s->folder);
     }

@@ -2,6 +2,7 @@
 """What `desktop create` defines, and what it refuses."""
 
 import json
+import os
 import re
 
 import host as hosts
@@ -50,6 +51,22 @@ def identity_disk(tap, world):
     tap.ok(one["user-data"] == "#cloud-config\nhostname: d1\n" and
            one["Unattend.xml"] == "<ComputerName>d1</ComputerName>",
            "what the administrator gave is filled in", content)
+
+
+def private_from_the_start(tap, world):
+    """Nobody else may read an identity disk while it is being made."""
+    slow = world.folder / "slow-xorriso"
+    slow.mkdir()
+    masks = slow / "masks"
+    (slow / "xorriso").write_text(f"#!/bin/sh\numask >>{masks}\n"
+                                  f"exec {hosts.shutil.which('xorriso')} \"$@\"\n")
+    (slow / "xorriso").chmod(0o755)
+    environment = dict(os.environ, PATH=f"{slow}:{os.environ['PATH']}")
+    done = hosts.run(world.deskcast, "desktop", "create", "office", "d7", "--emulator",
+                     world.emulator, "--connect", world.host.uri, env=environment)
+    tap.ok(masks.read_text() == "0077\n", "an identity disk is private from its first byte",
+           masks.read_text() + done.stderr)
+    world.command("desktop", "rm", "d7")
 
 
 def refusals(tap, world):
@@ -156,6 +173,7 @@ def run_tests(tap, world):
     judge(tap, world, "v1", "vhost-user")
     listed = json.loads(world.command("desktop", "list", "--json").stdout)["desktops"]
     tap.ok({d["name"] for d in listed} == {"d1", "d2", "v1"}, "list has them", listed)
+    private_from_the_start(tap, world)
     refusals(tap, world)
     caps(tap, world)
     far(tap, world)

@@ -2,7 +2,12 @@
 """The hook: a disk at the first start, the wanted version at each; and what goes
 wrong does not keep a desktop from starting."""
 
+import os
+import pathlib
 import re
+import signal
+import subprocess
+import sys
 import time
 
 
@@ -92,6 +97,42 @@ def stuck(tap, world):
     tap.ok(runs_on(world.desktop("w2")), "and the desktop starts when the cause is gone")
 
 
+def elsewhere(tap, world):
+    """Its disk is a link to another file system, which is mounted or is not."""
+    disk, away = world.vdi / "w2.mcs", world.folder / "w2.away"
+    disk.rename(away)
+    disk.symlink_to(away)
+    tap.ok(runs_on(world.desktop("w2")), "a disk that is a link: it starts")
+    away.rename(world.folder / "w2.gone")
+    done = world.host.virsh("start", "w2", "--paused", check=False)
+    tap.ok(done.returncode and "is its file system mounted?" in done.stderr and disk.is_symlink(),
+           "a link to what is not there: no new disk takes its place", done.stderr)
+    disk.unlink()
+    (world.folder / "w2.gone").rename(disk)
+
+
+def mute(tap, world):
+    """The disk is on a server that is gone: not even a signal gets through."""
+    if not os.path.exists("/dev/fuse"):
+        tap.skip("a file system that does not answer", "no FUSE here")
+        return
+    folder = world.folder / "mute"
+    folder.mkdir()
+    xml = world.host.xml("w2").replace(f"{world.vdi}/w2.mcs", f"{folder}/w2.mcs")
+    os.makedirs("/run/deskcast", exist_ok=True)
+    began = time.monotonic()
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
+         f"mount --bind {world.host.folder}/deskcast /run/deskcast && "
+         f"exec {sys.executable} {pathlib.Path(__file__).with_name('mutefs.py')} {folder} "
+         f"{world.host.libexec}/deskcast-hook w2 start begin -"],
+        input=xml, text=True, capture_output=True, check=False)
+    took = time.monotonic() - began
+    tap.ok(done.returncode == 0 and 4 < took < 8 and "gave up" in world.host.said("w2"),
+           f"a file system that does not answer: the hook is over after {took:.1f} s, and "
+           "lets libvirt go on", f"{done}\n{world.host.said('w2')}")
+
+
 def behind(tap, world, first, second, size):
     """The same with a storage daemon."""
     pid = world.host.folder / "deskcast" / "b1" / "daemon.pid"
@@ -114,6 +155,14 @@ def behind(tap, world, first, second, size):
     number = int(pid.read_text())
     world.host.virsh("destroy", "b1")
     tap.ok(not alive(number), "vhost-user: a second session ends, too")
+    one.start("--paused")
+    number = int(pid.read_text())
+    os.kill(number, signal.SIGSTOP)
+    world.host.virsh("destroy", "b1")
+    tap.ok(alive(number) and "its storage daemon: " in world.host.said("b1"),
+           "vhost-user: of a daemon that hangs the hook says so", world.host.said("b1"))
+    tap.ok(runs_on(one) == second and not alive(number),
+           "vhost-user: it is ended when the desktop starts again", world.host.said("b1"))
 
 
 def alive(pid):
@@ -139,5 +188,7 @@ def run_tests(tap, world):
     in_qemu(tap, world, first, str(image), size)
     not_in_the_way(tap, world, first, str(image), size)
     stuck(tap, world)
+    elsewhere(tap, world)
+    mute(tap, world)
     behind(tap, world, first, str(image), size)
     world.command("desktop", "rm", "w1", "w2", "w3", "b1")

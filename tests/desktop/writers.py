@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A private vDisk has one writer; and what it has not shipped is told."""
 
+import fcntl
 import os
 import pathlib
 import subprocess
@@ -96,6 +97,20 @@ def notes(tap, world, note):
     note.unlink()
 
 
+def at_once(tap, world, note):
+    """Two are started at the same time: the hook of the other one has the note."""
+    note.touch()
+    with open(note, "r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        done = world.host.virsh("start", "p1", "--paused", check=False)
+        tap.ok(done.returncode and "is being given a writer just now" in done.stderr,
+               "while another one is being started, none starts", done.stderr)
+    one = world.desktop("p1")
+    one.start("--paused")
+    one.destroy()
+    note.unlink()
+
+
 def undrained(tap, world):
     """The store goes away; the guest writes; the desktop ends."""
     one = world.desktop("p1")
@@ -126,6 +141,7 @@ def run_tests(tap, world):
     with Server(world, world.image):
         note = one_writer(tap, world)
         notes(tap, world, note)
+        at_once(tap, world, note)
     undrained(tap, world)
     world.command("desktop", "rm", "--yes", "p1", "p2")
     left = [f.name for f in world.vdi.iterdir() if f.name.startswith("p")]

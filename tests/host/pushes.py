@@ -6,6 +6,7 @@ that version does not come up.
 """
 
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -181,6 +182,26 @@ def pilots(o):
     return test
 
 
+def session_ends(o):
+    def test():
+        """the administrator's session ends: what was begun goes on, or back"""
+        push(o, GOOD, "--when", "now")
+        for number, end in ((signal.SIGHUP, "its terminal"), (None, "its reader")):
+            process = subprocess.Popen(
+                [lab.DESKCAST, "push", "office", str(BAD), "--when", "now",
+                 "--batch", "1", "--come-up", "6", "--hosts", o.hosts_file],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT)
+            until("the first desktop", lambda: any(
+                d.get("actual") == BAD for d in o.status().values()))
+            process.stdout.close()
+            if number:
+                process.send_signal(number)
+            check(process.wait(60) == 3, end, process.returncode)
+            o.all_up_on(GOOD)
+    return test
+
+
 def two_at_once(o):
     def test():
         """a second push is refused while one is going on, and says whose it is"""
@@ -218,4 +239,4 @@ def main():
     with Office() as o:
         return lab.run_tests(make(o) for make in (
             at_reset, back_before_reset, now_in_batches, goes_back, tolerates,
-            pilots, two_at_once, switched_off))
+            pilots, session_ends, two_at_once, switched_off))

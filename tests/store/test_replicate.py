@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -401,6 +402,60 @@ def gone(folder):
     return why or str(list((there / 'vdisks').iterdir()) or '')
 
 
+class Lister:
+    """A server that takes a client, and answers "what do you export?" with
+    @names and then nothing more, or that this was all."""
+
+    def __init__(self, names, ends):
+        self.socket = socket.create_server(('127.0.0.1', 0))
+        self.url = f'nbd://127.0.0.1:{self.socket.getsockname()[1]}'
+        self.names, self.ends = names, ends
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        c, _ = self.socket.accept()
+        c.sendall(b'NBDMAGICIHAVEOPT' + struct.pack('>H', 3))
+        c.recv(4, socket.MSG_WAITALL)
+        while len(option := c.recv(16, socket.MSG_WAITALL)) == 16:
+            _, number, length = struct.unpack('>QII', option)
+            c.recv(length, socket.MSG_WAITALL)
+            if number != 3:
+                self.answer(c, number, 0x80000001, b'')
+                continue
+            for name in self.names:
+                self.answer(c, number, 2, struct.pack('>I', len(name)) + name)
+            if self.ends:
+                self.answer(c, number, 1, b'')
+
+    @staticmethod
+    def answer(c, option, kind, data):
+        c.sendall(struct.pack('>QIII', 0x3e889045565a9, option, kind,
+                              len(data)) + data)
+
+
+def hostile_names(folder):
+    """A server with names that are none: nothing comes, and no name is shown"""
+    there = target(folder)
+    lister = Lister([b'../../etc@manifest', b'\x1b[31mred@manifest',
+                     b'\xff\xfe@manifest', b'@manifest', b'.new-x@manifest'],
+                    True)
+    done = deskcast('store', 'replicate', '--from', lister.url, '--to', there,
+                    '--json')
+    return ('' if done.status == 0 and done.json() == {'vdisks': []}
+            else str(done)) or str(list((there / 'vdisks').iterdir()) or '')
+
+
+def endless_list(folder):
+    """A server that never ends its list is given up after half a minute"""
+    there = target(folder)
+    begin = time.monotonic()
+    done = deskcast('store', 'replicate', '--from',
+                    Lister([b'win@manifest'], False).url, '--to', there,
+                    timeout=60)
+    took = time.monotonic() - begin
+    return refused(done) or ('' if 25 < took < 40 else f'{took:.1f} s')
+
+
 def silent(folder):
     """A server that goes silent is given up after half a minute"""
     here, there = three(folder), target(folder)
@@ -476,7 +531,8 @@ def two_at_once(folder):
 def tests(tap, long):
     for test in (from_folder, from_server, five_percent, cut, killed,
                  staged_damage, lying_server, damaged_base, contradicting,
-                 gone, tls, two_at_once, *([silent] if long else [])):
+                 gone, hostile_names, tls, two_at_once,
+                 *([silent, endless_list] if long else [])):
         def run_(test=test):
             with env.Folder() as folder:
                 return test(folder)

@@ -619,11 +619,53 @@ def leftovers(folder):
                     env.what_is_wrong(store))
 
 
+def modes(folder):
+    """Desktops can read what an administrator with a narrow umask has made"""
+    store, image = folder / 'store', folder / 'in.raw'
+    image.write_bytes(bytes(1 << 20))
+    before = ('sh', '-c', 'umask 077; exec "$@"', 'sh')
+    for argv in (('store', 'create', store), ('vdisk', 'import', image, 'win'),
+                 ('version', 'new', 'win'), ('version', 'seal', 'win'),
+                 ('version', 'merge', 'win', '2')):
+        must(*argv, store=store, before=before)
+    narrow = [p for p in (store, *store.rglob('*'))
+              if p.stat().st_mode & 0o055 != (0o055 if p.is_dir() else 0o044)]
+    return str(narrow or '')
+
+
+def elsewhere(folder):
+    """An image whose header says that its data are in another file, or that they
+    are encrypted, is not sealed, not promoted and not served. Without that QEMU
+    opens whatever file the header names."""
+    store = folder / 'store'
+    must('store', 'create', store)
+    must('version', 'new', 'win', '--size', '1M', store=store)
+    must('version', 'seal', 'win', store=store)
+    must('version', 'new', 'win', store=store)
+    image = store / 'vdisks/win/2.qcow2'
+    sound = image.read_bytes()
+    other = folder / 'other.raw'
+    env.qemu_img('create', '-f', 'qcow2', '-o',
+                 f'data_file={other},data_file_raw=on', image, '1M')
+    why = refused(deskcast('version', 'seal', 'win', store=store),
+                  'has its data in another file')
+    image.write_bytes(sound[:35] + b'\1' + sound[36:])
+    why = why or refused(deskcast('version', 'seal', 'win', store=store),
+                         'is encrypted')
+    image.write_bytes(sound)
+    must('version', 'seal', 'win', store=store)
+    os.chmod(image, 0o644)
+    env.qemu_img('create', '-f', 'qcow2', '-o',
+                 f'data_file={other},data_file_raw=on', image, '1M')
+    return why or refused(deskcast('version', 'promote', 'win', store=store),
+                          'has its data in another file')
+
+
 def tests(tap, _long):
     for test_ in (life, twice, two_writers, open_for_writing, in_use, label,
                   damaged, second_administrator, full, read_only, vanishing,
-                  marked, release, bad_names, bad_numbers, broken, broken_store,
-                  stranger, strange_folder, interrupted, leftovers):
+                  marked, release, bad_names, bad_numbers, modes, elsewhere, broken,
+                  broken_store, stranger, strange_folder, interrupted, leftovers):
         def run(test_=test_):
             with env.Folder() as folder:
                 return test_(folder)

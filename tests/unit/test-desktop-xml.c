@@ -165,6 +165,8 @@ static void test_refused(void)
     refuses(DISK, "vdc", "no disk 'vdc'");
     refuses(DISK "<tpm><backend type='passthrough'/></tpm>", NULL,
             "host's own TPM");
+    refuses(DISK "<hostdev mode='subsystem' type='mdev'/>", NULL,
+            "device of its host");
 }
 
 static void test_shared(void)
@@ -177,7 +179,8 @@ static void test_shared(void)
         "<serial type='file'><source path='/log/gold.txt'/></serial>"
         "<serial type='unix'><source path='/log/other'/></serial>"
         "<channel type='unix'><source mode='bind' path='/c'/>"
-        "<target name='agent'/></channel>", "", &d, NULL, NULL);
+        "<target name='agent'/></channel>"
+        "<vsock model='virtio'><cid auto='no' address='3'/></vsock>", "", &d, NULL, NULL);
 
     has(xml, "/tools");
     has(xml, "<boot order=\"100\"/>");
@@ -186,6 +189,7 @@ static void test_shared(void)
     has(xml, "<source path=\"/log/d1.txt\"/>");
     has(xml, "<serial type=\"pty\"/>");
     has(xml, "<channel type=\"unix\"><target name=\"agent\"/></channel>");
+    has(xml, "<cid auto=\"yes\"/>");
 }
 
 static void test_firmware(void)

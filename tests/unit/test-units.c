@@ -89,6 +89,16 @@ static void test_times(void)
     /* Local time, as the administrator's clock shows it */
     CU_ASSERT(units_parse_time("2026-11-27", &t, NULL) && t == 1795705200);
     expect(units_format_local(t), "2026-11-27 00:00");
+    CU_ASSERT(units_parse_time("2026-11-27T18:00", &t, NULL) &&
+              t == 1795770000);
+    CU_ASSERT(units_parse_time("2026-11-27 18:00", &t, NULL) &&
+              t == 1795770000);
+    CU_ASSERT(units_parse_time("2026-11-27T09:00Z", &t, NULL) &&
+              t == 1795770000);
+    CU_ASSERT(units_parse_time("2026-11-27T10:00+01:00", &t, NULL) &&
+              t == 1795770000);
+    CU_ASSERT(!units_parse_time("2026-11-27T18:60", &t, NULL));
+    CU_ASSERT(!units_parse_time("2026-11-27T18:00x", &t, NULL));
 }
 
 int main(void)
