@@ -156,6 +156,8 @@ def stream_goals(streams):
          1 / 1.5),
         ('cold 4 KiB reads, desktop and relay / NBD', 'random', 'pvs-cold',
          'nbd', 1 / 1.5),
+        ('cold 4 KiB reads, desktop and relay / NBD twice', 'random',
+         'pvs-cold', 'nbd-twice', 1 / 1.5),
         ('cold 1 MiB reads, verity / nbdcopy', 'seq/2Gbit', 'pvs-verity',
          'nbdcopy', .8),
         ('boot with a trace / qcow2 on NBD', 'boot/20ms', 'pvs-trace', 'qcow2',

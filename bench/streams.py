@@ -151,7 +151,7 @@ class Streams:
             rounds = 1          # 40 s each; and nearly the same each time
         with self.source(stream) as source:
             speed = {n: [] for n in names}
-            counts = {n: self.count(stream, source, n) for n in names}
+            counts = self.counts(stream, source, names)
             copied = stream.kind == 'seq' and not stream.delay
             if copied:
                 speed['nbdcopy'] = []
@@ -180,6 +180,13 @@ class Streams:
         return stack.enter_context(Link(server, delay=stream.delay // 2,
                                         rate=stream.rate))
 
+    def counts(self, stream, source, names):
+        """What is read first pays for what serves all: the tree's blocks, new
+        files. It is the same part of the work for all that are slower than
+        bare NBD, since they read as many blocks."""
+        counts = {n: self.count(stream, source, n) for n in names}
+        return {n: max(counts[n], counts['nbd']) for n in names}
+
     def count(self, stream, source, name):
         """Requests for a sample of the time that was asked for; no granule is
         read twice, as the second time would be another matter."""
@@ -188,13 +195,18 @@ class Streams:
         limit = self.scale.disk // stream.block
         if stream.kind == 'seq':
             return limit // (4 if self.quick or stream.delay else 1)
-        first = max(16, 2 * stream.depth)
-        seconds = first / self.sample(stream, source, name, first)
-        return min(limit, max(first, int(first / seconds * self.wanted(stream))))
+        count = max(16, 2 * stream.depth)
+        while True:
+            # What comes first is slow, so a short sample tells little
+            seconds = count / self.sample(stream, source, name, count)
+            wanted = int(count / seconds * self.wanted(stream))
+            if seconds > self.wanted(stream) / 2 or count == limit:
+                return min(limit, max(count, wanted))
+            count = min(limit, max(2 * count, wanted))
 
     def wanted(self, stream):
-        return max(self.scale.seconds, 0.5) if stream.delay else \
-            self.scale.seconds
+        return self.scale.seconds if self.quick else \
+            max(self.scale.seconds, 0.5 if stream.delay else 1)
 
     def sample(self, stream, source, name, count):
         try:

@@ -15,6 +15,7 @@ import ways_pvs
 
 sys.path.append(str(tools.REPO / 'tests'))
 from stores import nbd          # noqa: E402
+from stores.node import Node    # noqa: E402
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +61,14 @@ def local(source):
 @contextlib.contextmanager
 def bare_nbd(source):
     yield source.near()
+
+
+@contextlib.contextmanager
+def nbd_twice(source):
+    """A stock relay: it reads for all of a host, and keeps nothing."""
+    with Node(source.near()) as relay:
+        yield {'read-only': True, 'driver': 'nbd', 'export': 'disk',
+               'server': nbd.server_options(relay.path)}
 
 
 @contextlib.contextmanager
@@ -125,6 +134,8 @@ WAYS = {w.name: w for w in (
     Way('local', 'the image as a local file, in the page cache', local,
         not_capped),
     Way('nbd', 'bare NBD', bare_nbd),
+    Way('nbd-twice', 'NBD through a storage daemon that reads it by NBD',
+        nbd_twice),
     Way('qcow2', 'qcow2 overlay over NBD', overlay),
     Way('cor', 'the same with copy-on-read', copy_on_read),
     Way('nbdkit-cow', 'NBD through nbdkit --filter=cow cow-on-read',
