@@ -39,57 +39,6 @@ static bool is_gone(const char *monitor)
     return access(monitor, F_OK) < 0 && errno == ENOENT;
 }
 
-/* It removes its pid file as the last thing it does */
-static bool wait_gone(const char *pid, gint64 until, GError **error)
-{
-    while (!is_gone(pid)) {
-        if (g_get_monotonic_time() >= until) {
-            g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
-                        "it was told to quit and has not: see what keeps it");
-            return false;
-        }
-        g_usleep(2000);
-    }
-    return true;
-}
-
-static int ms_until(gint64 until)
-{
-    gint64 left = (until - g_get_monotonic_time()) / 1000;
-
-    return CLAMP(left, 0, deadline_left());
-}
-
-/* Have it quit before the monotonic time @until */
-static bool quit(const Hook *h, gint64 until, GError **error)
-{
-    g_autofree char *pid = pid_path(h);
-    g_autoptr(GError) why = NULL;
-    g_autoptr(JsonNode) answer = NULL;
-    g_autoptr(Qmp) qmp = NULL;
-
-    if (is_gone(h->d->monitor)) {
-        return true;
-    }
-    qmp = qmp_connect(h->d->monitor, MIN(ANSWER_MS, ms_until(until)), &why);
-    if (g_error_matches(why, QMP_ERROR, QMP_ERROR_CONNECT)) {
-        unlink(h->d->monitor);          /* left over by one that was killed */
-        unlink(pid);
-        return true;
-    }
-    if (!qmp) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    answer = qmp_execute(qmp, ms_until(until), error, "quit", NULL);
-    return answer && wait_gone(pid, until, error);
-}
-
-bool daemon_stop(const Hook *h, GError **error)
-{
-    return quit(h, deadline_time(), error);
-}
-
 static char *chardev_option(const Hook *h)
 {
     return g_strdup_printf("socket,id=qmp,path=%s,server=on,wait=off",
@@ -131,6 +80,71 @@ static int open_daemon(const Hook *h, const char *path)
         fd = -1;
     }
     return fd;
+}
+
+static int ms_until(gint64 until)
+{
+    gint64 left = (until - g_get_monotonic_time()) / 1000;
+
+    return CLAMP(left, 0, deadline_left());
+}
+
+/*
+ * Until its process has ended: only then has nobody the disk. @fd is of its
+ * process, or -1 where that is not known: then its pid file tells, which it
+ * removes shortly before it ends.
+ */
+static bool wait_gone(const char *pid, int fd, gint64 until, GError **error)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    bool gone = fd >= 0 ? poll(&p, 1, ms_until(until)) == 1 : is_gone(pid);
+
+    while (!gone && fd < 0 && g_get_monotonic_time() < until) {
+        g_usleep(2000);
+        gone = is_gone(pid);
+    }
+    if (!gone) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+                    "it was told to quit and has not: see what keeps it");
+    }
+    return gone;
+}
+
+/* Have it quit before the monotonic time @until */
+static bool quit(const Hook *h, gint64 until, GError **error)
+{
+    g_autofree char *pid = pid_path(h);
+    g_autoptr(GError) why = NULL;
+    g_autoptr(JsonNode) answer = NULL;
+    g_autoptr(Qmp) qmp = NULL;
+    bool done;
+    int fd;
+
+    if (is_gone(h->d->monitor)) {
+        return true;
+    }
+    qmp = qmp_connect(h->d->monitor, MIN(ANSWER_MS, ms_until(until)), &why);
+    if (g_error_matches(why, QMP_ERROR, QMP_ERROR_CONNECT)) {
+        unlink(h->d->monitor);          /* left over by one that was killed */
+        unlink(pid);
+        return true;
+    }
+    if (!qmp) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    fd = open_daemon(h, pid);
+    answer = qmp_execute(qmp, ms_until(until), error, "quit", NULL);
+    done = answer && wait_gone(pid, fd, until, error);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return done;
+}
+
+bool daemon_stop(const Hook *h, GError **error)
+{
+    return quit(h, deadline_time(), error);
 }
 
 /*
