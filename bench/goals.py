@@ -195,12 +195,13 @@ def flush_ratio(times, other):
 def private_flush_goals(rows):
     idle = rows['idle']
     quiet = min(idle, key=lambda t: t['raw'])
+    capped = rows['draining, 2Gbit']
     for case, times, others, bound in (
             ('nothing to ship', idle, idle, 1.5),
+            ('draining at 2 Gbit/s / raw on a quiet disk', capped,
+             [quiet] * len(capped), 2.5),
             ('draining / raw meanwhile', rows['draining'], rows['draining'],
-             2.5),
-            ('draining / raw on a quiet disk', rows['draining'],
-             [quiet] * len(rows['draining']), 2.5)):
+             2.5)):
         ratios = [flush_ratio(t, o) for t, o in zip(times, others)]
         yield Goal('private vDisk, flush p50 / raw', case,
                    statistics.median(ratios), bound, at_least=False, unit='x',

@@ -178,15 +178,19 @@ class Private:
         write of 4 KiB, over NBD, in turns: of a raw file; of a private vDisk
         that has nothing to ship, and of one that ships what it can. 'nbd' is
         what the way there costs by itself."""
-        return {case: [self.flush_round(case == 'draining')
+        return {case: [self.flush_round(*how)
                        for _ in range(self.scale.rounds)]
-                for case in ('idle', 'draining')}
+                for case, how in (('idle', (False, 0)),
+                                  ('draining, 2Gbit', (True, GBIT2)),
+                                  ('draining', (True, 0)))}
 
-    def flush_round(self, draining):
+    def flush_round(self, draining, rate):
+        """Without a link that limits it the buffer is read as fast as the disk
+        can, and what the disk has left tells more of the disk."""
         backlog = 4 * self.scale.disk if draining else 0
         raw = self.shelf.written(PEERS['raw'], self.scale.disk)
-        with Desk(self.dir, self.scale.disk, backlog + GIB) as desk, \
-                desk.node() as node, \
+        with Desk(self.dir, self.scale.disk, backlog + GIB,
+                  rate=rate) as desk, desk.node() as node, \
                 Exported({'driver': 'null-co', 'size': self.scale.disk,
                           'read-only': False}) as null, \
                 Exported({'driver': 'raw', 'read-only': False,
