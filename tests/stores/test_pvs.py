@@ -347,10 +347,10 @@ def tests(folder, args):
     seed, long = args.seed, args.long
     for name, store in far_stores(image, args):
         yield f'pvs: a relay in front of {name}', relayed, image, store
-    count = FAULTS['two'][long]
+    count = args.count or FAULTS['two'][long]
     yield (f'pvs: two stores, {count} faults of one', second_store, image,
            count, seed)
-    count = FAULTS['one'][long]
+    count = args.count or FAULTS['one'][long]
     yield f'pvs: one store, {count} faults', only_store, image, count, seed
     yield 'pvs: all connections of a store broke', many_connections, image
     if long:
