@@ -4,8 +4,6 @@
 import fcntl
 import os
 import pathlib
-import subprocess
-import time
 
 import host as hosts
 import office
@@ -14,32 +12,13 @@ SIZE = 64 << 20
 LABEL = 4096
 
 
-class Server:
+def serve(world, image):
     """A store that serves the maintenance version to one writer."""
-
-    def __init__(self, world, image):
-        self.socket = world.folder / "store.sock"
-        self.argv = [
-            world.programs["qemu-storage-daemon"],
-            "--blockdev", f"file,node-name=f,filename={image}",
-            "--nbd-server", f"addr.type=unix,addr.path={self.socket}",
-            "--export", "nbd,id=w,node-name=f,name=app@1,writable=on,exclusive=on",
-            "--export", "nbd,id=r,node-name=f,name=app@1.label"]
-
-    def __enter__(self):
-        self.process = subprocess.Popen([str(a) for a in self.argv], stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not self.socket.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise OSError("the store does not start")
-            time.sleep(0.02)
-        self.socket.chmod(0o666)
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
-        self.socket.unlink(missing_ok=True)
+    return hosts.StorageDaemon(
+        world.programs["qemu-storage-daemon"], world.folder / "store.sock",
+        "--blockdev", f"file,node-name=f,filename={image}",
+        "--export", "nbd,id=w,node-name=f,name=app@1,writable=on,exclusive=on",
+        "--export", "nbd,id=r,node-name=f,name=app@1.label")
 
 
 def make_catalog(world):
@@ -115,7 +94,7 @@ def undrained(tap, world):
     """The store goes away; the guest writes; the desktop ends."""
     one = world.desktop("p1")
     journal = world.vdi / "p1.journal"
-    with Server(world, world.image):
+    with serve(world, world.image):
         one.start("--paused")
         one.destroy()
     hosts.run(world.programs["qemu-io"], "-c", "write -P 0x5a 1M 256k", "-c", "flush",
@@ -138,7 +117,7 @@ def blockdev(world, name):
 def run_tests(tap, world):
     world.image = make_catalog(world)
     world.create("private", "p1", "p2")
-    with Server(world, world.image):
+    with serve(world, world.image):
         note = one_writer(tap, world)
         notes(tap, world, note)
         at_once(tap, world, note)
