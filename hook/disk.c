@@ -23,6 +23,39 @@
 
 #define JOURNAL_BYTES       (UINT64_C(4) << 30)     /* if nobody says more */
 
+/* @argv as a shell takes it, but with @path for @new */
+static char *as_typed(const GPtrArray *argv, const char *new, const char *path)
+{
+    g_autoptr(GString) line = g_string_new(NULL);
+
+    for (guint i = 0; argv->pdata[i]; i++) {
+        g_autofree char *word = g_shell_quote(argv->pdata[i] == new
+                                              ? path : argv->pdata[i]);
+
+        g_string_append_printf(line, "%s%s", i ? " " : "", word);
+    }
+    return g_string_free(g_steal_pointer(&line), FALSE);
+}
+
+/*
+ * All of a reconnect buffer is written, which on a slow disk takes longer than
+ * libvirt may be kept waiting; it would again at each start.
+ */
+static void explain_slow(const Hook *h, const char *path, const char *line,
+                         GError **error)
+{
+    g_autofree char *quoted = g_shell_quote(path);
+    g_autofree char *owner = h->uid == (uid_t)-1 ? g_strdup("") :
+        g_strdup_printf(" && chown %u:%u %s", h->uid, h->gid, quoted);
+
+    g_clear_error(error);
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_TIMED_OUT,
+                "'%s' could not be made in the %d s that a start may take: its "
+                "disk is slow, or does not answer. Make it by hand, once, and "
+                "start the desktop again: (umask 077; %s%s)", path,
+                HOOK_DEADLINE_MS / 1000, line, owner);
+}
+
 /* Make @path by `qemu-img create`, whole or not at all, and QEMU's own */
 static bool make_file(const Hook *h, const char *path,
                       const char *const *options, const char *size,
@@ -53,6 +86,12 @@ static bool make_file(const Hook *h, const char *path,
         made = hook_errno(error, "make", path);
     }
     unlink(new);
+    if (!made && error && g_error_matches(*error, G_IO_ERROR,
+                                          G_IO_ERROR_TIMED_OUT)) {
+        g_autofree char *line = as_typed(argv, new, path);
+
+        explain_slow(h, path, line, error);
+    }
     if (made) {
         /* Of what a desktop keeps, a second one means that the first is lost */
         say(h->d->lifetime == LIFETIME_DEDICATED ? LOG_WARNING : LOG_INFO,

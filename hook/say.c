@@ -20,6 +20,8 @@
 #include <systemd/sd-journal.h>
 #include <unistd.h>
 
+#define KILL_MS     200     /* of what deadline_left() leaves when it is 0 */
+
 static const char *guest;
 static int log_fd = -1;
 
@@ -120,10 +122,32 @@ static bool listen_to(int fd, GString *said)
     return true;
 }
 
+/*
+ * False if it does not end: one that waits for a disk cannot be killed before
+ * the disk has answered. Then it is init's.
+ */
+static bool reap(GPid pid, int *status, gint64 until)
+{
+    pid_t done;
+
+    while ((done = waitpid(pid, status, until ? WNOHANG : 0)) != pid) {
+        if (done < 0 && errno != EINTR) {
+            return false;
+        }
+        if (done == 0) {
+            if (g_get_monotonic_time() >= until) {
+                return false;
+            }
+            g_usleep(2000);
+        }
+    }
+    return true;
+}
+
 bool run_program(const char *const *argv, const Hook *h, GError **error)
 {
     g_autoptr(GString) said = g_string_new(NULL);
-    bool in_time;
+    bool in_time, ended;
     GPid pid;
     int fd, status;
 
@@ -140,10 +164,9 @@ bool run_program(const char *const *argv, const Hook *h, GError **error)
     if (!in_time) {
         kill(pid, SIGKILL);
     }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-        continue;
-    }
-    if (in_time && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    ended = reap(pid, &status, in_time ? 0
+                 : g_get_monotonic_time() + KILL_MS * 1000);
+    if (in_time && ended && WIFEXITED(status) && WEXITSTATUS(status) == 0) {
         return true;
     }
     g_set_error(error, G_IO_ERROR, in_time ? G_IO_ERROR_FAILED

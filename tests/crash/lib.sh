@@ -11,7 +11,9 @@ long=
 [ "${1:-}" != --long ] || long=1
 
 # Memory, if there is some: these tests are about content, not about a medium
-if [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
+if [ -n "${DESKCAST_SHM:-}" ]; then
+    TMPDIR=$DESKCAST_SHM
+elif [ -z "${TMPDIR:-}" ] && [ -w /dev/shm ]; then
     TMPDIR=/dev/shm
 fi
 TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/deskcast-XXXXXX")

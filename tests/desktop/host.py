@@ -69,6 +69,31 @@ def free_port():
         return sock.getsockname()[1]
 
 
+class StorageDaemon:
+    """Exports over NBD on a Unix socket; for use in a with statement."""
+
+    def __init__(self, program, path, *argv):
+        self.socket = pathlib.Path(path)
+        self.argv = [program, "--nbd-server", f"addr.type=unix,addr.path={path}", *argv]
+        self.process = None
+
+    def __enter__(self):
+        self.process = subprocess.Popen([str(a) for a in self.argv], stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.socket.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.__exit__()
+                raise CommandError(f"no storage daemon at {self.socket}")
+            time.sleep(0.02)
+        self.socket.chmod(0o666)        # QEMU runs as its own user
+        return self
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait()
+        self.socket.unlink(missing_ok=True)
+
+
 class Host:
     """A libvirtd; for use in a with statement.
 

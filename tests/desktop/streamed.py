@@ -3,8 +3,6 @@
 
 import os
 import re
-import subprocess
-import time
 
 import host as hosts
 import office
@@ -20,33 +18,17 @@ def seal(store, number):
     return re.search(r"Root hash:\s+(\w+)", said).group(1)
 
 
-class Server:
+def serve(world, store, numbers):
     """The store's exports, as `deskcast store serve` names them."""
-
-    def __init__(self, world, store, numbers):
-        self.socket = world.folder / "streamed.sock"
-        self.argv = [world.programs["qemu-storage-daemon"],
-                     "--nbd-server", f"addr.type=unix,addr.path={self.socket}"]
-        for number in numbers:
-            for end, name in (("raw", ""), ("tree", ".tree")):
-                node = f"{end}{number}"
-                self.argv += ["--blockdev", f"file,node-name={node},read-only=on,"
-                              f"filename={store.vdisk / f'{number}.{end}'}", "--export",
-                              f"nbd,id={node},node-name={node},name=film@{number}{name}"]
-
-    def __enter__(self):
-        self.process = subprocess.Popen([str(a) for a in self.argv], stdin=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
-        while not self.socket.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise OSError("the store does not start")
-            time.sleep(0.02)
-        self.socket.chmod(0o666)
-        return self
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait()
+    argv = []
+    for number in numbers:
+        for end, name in (("raw", ""), ("tree", ".tree")):
+            node = f"{end}{number}"
+            argv += ["--blockdev", f"file,node-name={node},read-only=on,"
+                     f"filename={store.vdisk / f'{number}.{end}'}", "--export",
+                     f"nbd,id={node},node-name={node},name=film@{number}{name}"]
+    return hosts.StorageDaemon(world.programs["qemu-storage-daemon"],
+                               world.folder / "streamed.sock", *argv)
 
 
 def runs_on(desktop):
@@ -69,7 +51,7 @@ def run_tests(tap, world):
         roots[number] = seal(store, number)
         store.add(f"{number}.raw", SIZE, "raw", root=roots[number])
     source = f"<source uri='nbd+unix:///?socket={world.folder}/streamed.sock'/>"
-    with Server(world, store, (1, 2)) as server:
+    with serve(world, store, (1, 2)) as server:
         for run, name, bus in (("in-process", "s1", "scsi"), ("vhost-user", "s2", "sata")):
             office.make_catalog(
                 world.host, office.master_xml(f"gold-{name}", world.how, store.vdisk / "1.raw",

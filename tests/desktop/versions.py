@@ -111,26 +111,50 @@ def elsewhere(tap, world):
     (world.folder / "w2.gone").rename(disk)
 
 
+def hook_under_fuse(world, xml, folder, *how):
+    """The hook's call before a start, with a FUSE of mutefs.py's on the folder."""
+    folder.mkdir()
+    os.makedirs("/run/deskcast", exist_ok=True)
+    began = time.monotonic()
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
+         f"mount --bind {world.host.folder}/deskcast /run/deskcast && exec \"$@\"", "sh",
+         sys.executable, pathlib.Path(__file__).with_name("mutefs.py"), *how, folder,
+         world.host.libexec / "deskcast-hook", "w2", "start", "begin", "-"],
+        input=xml, text=True, capture_output=True, check=False)
+    return done, time.monotonic() - began
+
+
 def mute(tap, world):
     """The disk is on a server that is gone: not even a signal gets through."""
     if not os.path.exists("/dev/fuse"):
         tap.skip("a file system that does not answer", "no FUSE here")
         return
     folder = world.folder / "mute"
-    folder.mkdir()
     xml = world.host.xml("w2").replace(f"{world.vdi}/w2.mcs", f"{folder}/w2.mcs")
-    os.makedirs("/run/deskcast", exist_ok=True)
-    began = time.monotonic()
-    done = subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
-         f"mount --bind {world.host.folder}/deskcast /run/deskcast && "
-         f"exec {sys.executable} {pathlib.Path(__file__).with_name('mutefs.py')} {folder} "
-         f"{world.host.libexec}/deskcast-hook w2 start begin -"],
-        input=xml, text=True, capture_output=True, check=False)
-    took = time.monotonic() - began
+    done, took = hook_under_fuse(world, xml, folder)
     tap.ok(done.returncode == 0 and 4 < took < 8 and "gave up" in world.host.said("w2"),
            f"a file system that does not answer: the hook is over after {took:.1f} s, and "
            "lets libvirt go on", f"{done}\n{world.host.said('w2')}")
+
+
+def sunk(tap, world):
+    """A program of the hook waits for a disk that hangs, and cannot even be killed."""
+    if not os.path.exists("/dev/fuse"):
+        tap.skip("a program that cannot be killed", "no FUSE here")
+        return
+    folder, disk, away = (world.folder / "sunk", world.vdi / "w2.mcs", world.folder / "w2.away")
+    real, fake = world.host.libexec / "away", world.host.libexec / "qemu-img"
+    fake.rename(real)
+    fake.write_text(f"#!/bin/sh\nexec cat {folder}/x\n")
+    fake.chmod(0o755)
+    disk.rename(away)
+    done, took = hook_under_fuse(world, world.host.xml("w2"), folder, "--sunk")
+    away.rename(disk)
+    real.rename(fake)
+    tap.ok(done.returncode == 1 and took < 8 and "could not be made in the 5 s" in done.stderr,
+           f"a program that cannot be killed: the hook is over after {took:.1f} s, and says what "
+           "it did not make", f"{done}\n{world.host.said('w2')}")
 
 
 def behind(tap, world, first, second, size):
@@ -146,7 +170,7 @@ def behind(tap, world, first, second, size):
     tap.ok(user == hostuid(world.host.pid("b1")) and user != 0,
            "vhost-user: it runs as QEMU's user", user)
     one.destroy()
-    tap.ok(not pid.exists() and not alive(number), "vhost-user: it ends with the desktop",
+    tap.ok(not pid.exists() and ends(number), "vhost-user: it ends with the desktop",
            world.host.said("b1"))
     want(world, "b1", 2, second, size, "qcow2")
     tap.ok(runs_on(one) == second, "vhost-user: after a push it starts on the new version",
@@ -154,14 +178,14 @@ def behind(tap, world, first, second, size):
     one.start("--paused")
     number = int(pid.read_text())
     world.host.virsh("destroy", "b1")
-    tap.ok(not alive(number), "vhost-user: a second session ends, too")
+    tap.ok(ends(number), "vhost-user: a second session ends, too")
     one.start("--paused")
     number = int(pid.read_text())
     os.kill(number, signal.SIGSTOP)
     world.host.virsh("destroy", "b1")
     tap.ok(alive(number) and "its storage daemon: " in world.host.said("b1"),
            "vhost-user: of a daemon that hangs the hook says so", world.host.said("b1"))
-    tap.ok(runs_on(one) == second and not alive(number),
+    tap.ok(runs_on(one) == second and ends(number),
            "vhost-user: it is ended when the desktop starts again", world.host.said("b1"))
 
 
@@ -171,6 +195,16 @@ def alive(pid):
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def ends(pid):
+    """Its pid file goes before it does, but not long before."""
+    deadline = time.monotonic() + 5
+    while alive(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def hostuid(pid):
@@ -190,5 +224,6 @@ def run_tests(tap, world):
     stuck(tap, world)
     elsewhere(tap, world)
     mute(tap, world)
+    sunk(tap, world)
     behind(tap, world, first, str(image), size)
     world.command("desktop", "rm", "w1", "w2", "w3", "b1")

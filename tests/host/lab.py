@@ -134,7 +134,7 @@ class Libvirtd:
         for thread in os.listdir(f"/proc/{self.process.pid}/task"):
             os.sched_setaffinity(int(thread), os.sched_getaffinity(0))
         if not Libvirtd.probed and os.path.isdir(known):
-            Libvirtd.probed = tempfile.mkdtemp(prefix="deskcast-host-")
+            Libvirtd.probed = tempfile.mkdtemp(prefix="dk-host-")
             atexit.register(shutil.rmtree, Libvirtd.probed)
             shutil.copytree(known, Libvirtd.probed, dirs_exist_ok=True)
 
@@ -180,7 +180,7 @@ class Lab:
     """A folder with hosts, a store and desktops; cleared away at the end"""
 
     def __init__(self):
-        self.folder = tempfile.mkdtemp(prefix="deskcast-host-")
+        self.folder = tempfile.mkdtemp(prefix="dk-host-")
         self.store = os.path.join(self.folder, "store")
         self.hosts_file = os.path.join(self.folder, "hosts.conf")
         self.hosts = []

@@ -14,8 +14,8 @@ import time
 
 from stores.damage import receive
 from stores.node import Node
-from stores.process import (OURS, Process, StoreError, new_folder, program, run,
-                            until)
+from stores.process import (MEMORY, OURS, Process, StoreError, new_folder,
+                            program, run, until)
 from stores.reader import Connection, Readers
 
 MIB = 1 << 20
@@ -177,7 +177,7 @@ class Relay(Service):
         super().__init__(('relay',), env=env)
         self.path = str(self.dir / 'socket')
         self.cache = pathlib.Path(cache or self.dir / 'cache')
-        self.maps = pathlib.Path(tempfile.mkdtemp(prefix='dk-', dir='/dev/shm'))
+        self.maps = pathlib.Path(tempfile.mkdtemp(prefix='dk-', dir=MEMORY))
         self.argv += [a for u in uris for a in ('--from', u)]
         self.argv += [a for v in vdisks for a in ('--vdisk', v)]
         self.argv += ['--cache', self.cache, '--size', size, '--socket',

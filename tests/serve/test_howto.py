@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 
-from stores.process import TOP, free_port, new_folder, until
+from stores.process import MEMORY, TOP, free_port, new_folder, until
 
 from .env import (MIB, Desktop, Service, StoreError, VdiskStore,
                   deskcast, noise, same, shows)
@@ -29,7 +29,7 @@ class Machine:
 
     def __init__(self):
         self.root = new_folder('howto')
-        self.memory = pathlib.Path(tempfile.mkdtemp(prefix='dk-', dir='/dev/shm'))
+        self.memory = pathlib.Path(tempfile.mkdtemp(prefix='dk-', dir=MEMORY))
         self.port = free_port()
         self.services = []
         (self.root / 'etc').mkdir()

@@ -15,6 +15,9 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get('DESKCAST_BUILD') or TOP / 'build')
 OURS = BUILD / 'deskcast'
+# For what is large, and for what has to be in memory
+LARGE = os.environ.get('DESKCAST_SCRATCH') or str(BUILD)
+MEMORY = os.environ.get('DESKCAST_SHM') or '/dev/shm'
 if (BUILD / 'qemu').is_dir():
     BUILD = BUILD / 'qemu'
 else:

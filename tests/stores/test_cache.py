@@ -15,7 +15,7 @@ import time
 from . import images, nbd
 from .link import Link
 from .node import GuestError
-from .process import BUILD, program, run, until
+from .process import LARGE, MEMORY, program, run, until
 from .reader import Connection, Readers
 from .test_pvs import cached, everything, info, node_of, verity
 
@@ -36,8 +36,8 @@ class Files:
     """Where a cache is; on a disk, for that is what a host would have."""
 
     def __init__(self):
-        self.disk = pathlib.Path(tempfile.mkdtemp(prefix='dk-cache-', dir=BUILD))
-        self.memory = pathlib.Path(tempfile.mkdtemp(dir='/dev/shm'))
+        self.disk = pathlib.Path(tempfile.mkdtemp(prefix='dk-cache-', dir=LARGE))
+        self.memory = pathlib.Path(tempfile.mkdtemp(dir=MEMORY))
         self.data = self.disk / 'cache'
         self.map = self.memory / 'map'
 

@@ -14,7 +14,7 @@ from . import ceph, damage, far, faults, images, nbd
 from .link import Link
 from .netns import Network
 from .node import Node
-from .process import Missing, free_port, need, program, run, until
+from .process import MEMORY, Missing, free_port, need, program, run, until
 from .reader import Connection, Readers
 
 MIB = 1 << 20
@@ -303,7 +303,7 @@ def never_cached(folder, seed):
 
 @contextlib.contextmanager
 def cache_options():
-    with tempfile.TemporaryDirectory(dir='/dev/shm') as maps:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as maps:
         yield {'host-cache': f'{maps}/cache', 'host-cache-map': f'{maps}/map'}
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One host with libvirt, Deskcast and a store, as an administrator has them.
 
-All is in a mount namespace of its own: /srv is a folder of the story, and so are
-libvirt's folders; programs are in PATH. So commands are what the manual says, word
+All is in a mount namespace of its own: /srv and /etc/deskcast are folders of the
+story, and so are libvirt's; programs are in PATH. So commands are what the manual says, word
 for word, and nothing of the machine is touched. It needs root.
 """
 
@@ -29,6 +29,7 @@ COMMAND = 300
 # Of the upgrade: in which the network goes down, and in which the store is killed
 ROUNDS, DOWN_ROUND, KILL_ROUND = 24, 2, 4
 LIBVIRT = "qemu:///system"
+STORE = "store1"                # docs/operations call the store's host by that name
 # Below libvirt's folder
 CHANNEL = "qemu/channel/target/domain-*-{name}/" + package.PORT
 
@@ -127,18 +128,23 @@ class Site(hosts.Host):
         self.top = hosts.TOP
         self.show = show
         self.srv = self.folder / "srv"
-        self.srv.mkdir(exist_ok=True)
+        self.etc = self.folder / "etc-deskcast"
+        for folder in (self.srv, self.etc):
+            folder.mkdir(exist_ok=True)
         self.environment = {
             "PATH": f"{self.libexec}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/srv",
-            "LC_ALL": "C.UTF-8", "DESKCAST_HOSTS": "/srv/hosts.conf",
+            "LC_ALL": "C.UTF-8",
             "DESKCAST_EMULATOR": str(self.libexec / "qemu-system-x86_64")}
-        (self.srv / "hosts.conf").write_text(f"[kvm1]\nuri={LIBVIRT}\n")
+        (self.etc / "hosts.conf").write_text(f"[kvm1]\nuri={LIBVIRT}\n")
+        (self.folder / "hosts").write_text(f"127.0.0.1 localhost {STORE}\n")
         self.services = []
         self.typed = []
 
     def script(self):
         """Maps of host caches have to be on a tmpfs, as /run is."""
-        own = f"mount --bind {self.srv} /srv && mount -t tmpfs tmpfs {self.folder}/deskcast || exit"
+        own = (f"mkdir -p /etc/deskcast && mount --bind {self.etc} /etc/deskcast && "
+               f"mount --bind {self.folder}/hosts /etc/hosts && mount --bind {self.srv} /srv && "
+               f"mount -t tmpfs tmpfs {self.folder}/deskcast || exit")
         return f"{own}\n{super().script()}"
 
     def __enter__(self):

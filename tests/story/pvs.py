@@ -3,7 +3,9 @@
 guest's network down while the store is killed."""
 
 import json
+import re
 import socket
+import textwrap
 import time
 
 import package
@@ -11,7 +13,7 @@ from guest import GuestError
 from upgrade import Beats, Reports
 
 import mcs
-from premises import KILL_ROUND
+from premises import KILL_ROUND, STORE
 
 AWAY = 60
 NEW_DEB = f"/media/{package.NAME}_{package.NEW}_all.deb"
@@ -28,14 +30,16 @@ class Pvs(mcs.Mcs):
         super().__init__(site, image, sums, tell)
         self.names = ["lab01", "lab02"]
         self.port = free_port()
+        self.far = f"nbds://{STORE}:{self.port}"
         self.durable = {}
         self.killed = self.away = 0.0
 
     def chapters(self):
         return [
             ("The store's server, a relay on the host, a catalog, two desktops.",
-             """The relay fetches each block once, checks it, and keeps it for all desktops
-             of its host.""", self.begin),
+             """Certificates first, as docs/operations/serving.rst has them: the store lets in
+             whom it knows, over TLS. The relay fetches each block once, checks it, and keeps
+             it for all desktops of its host.""", self.begin),
             ("They start, and stream.", "", self.start),
             ("The update: private image mode, with an update window.",
              """The master VM writes to a reconnect buffer on its host, which is shipped to
@@ -56,23 +60,37 @@ class Pvs(mcs.Mcs):
             self.site.type("deskcast store create /srv/deskcast")
             self.site.type("deskcast vdisk import /srv/labgold.raw deb")
             self.site.type("deskcast version promote deb")
+        self.certify()
         self.serve()
         self.site.type("deskcast catalog create lab --master labgold --vdisk deb --model pvs "
                        "--folder /srv/lab --host-cache /srv/cache "
                        "--source nbd+unix:///?socket=/run/deskcast/relay "
-                       f"--source nbd://127.0.0.1:{self.port}")
+                       f"--source {self.far}")
         self.site.type(f"deskcast desktop create lab {' '.join(self.names)} --identity-bus scsi")
         answer = json.loads(self.site.type("deskcast vdisk show deb --json", quiet=True))
         self.first = answer["current"]
         self.wait_here(self.first)
 
+    def certify(self):
+        """By the commands of the page: an authority, the store, the host."""
+        page = (self.site.top / "docs/operations/serving.rst").read_text()
+        part = page.split("\nCertificates\n")[1].split("\nThe store\n")[0]
+        blocks = re.findall(r"::\n\n((?:    .*\n|\n)+)", part)
+        for block in blocks:
+            self.site.type(textwrap.dedent(block), quiet=True)
+        name = re.search(r"^    (O=.*)$", page, re.M)[1]
+        self.site.type(f"echo {name} > /etc/deskcast/clients")
+
     def serve(self):
         self.store = self.site.service(
-            f"deskcast store serve --listen 127.0.0.1:{self.port} --clear-text", "store.log")
+            f"deskcast store serve --listen 127.0.0.1:{self.port} --tls-x509 /etc/deskcast/tls "
+            "--authorise-from /etc/deskcast/clients", "store.log")
         self.store.start()
+        said = self.site.type(f"qemu-img info nbd://{STORE}:{self.port}/deb@1", 1)
+        self.tell.check("TLS" in said, "who comes without TLS is turned away", said)
         self.site.service(
-            f"deskcast relay --from nbd://127.0.0.1:{self.port} --vdisk deb --cache /srv/cache "
-            "--size 4G --socket /run/deskcast/relay --group libvirt-qemu "
+            f"deskcast relay --from {self.far} --tls-x509 /etc/deskcast/tls --vdisk deb "
+            "--cache /srv/cache --size 4G --socket /run/deskcast/relay --group libvirt-qemu "
             "--status /run/deskcast/relay.json", "relay.log").start()
 
     def wait_here(self, number):
@@ -111,6 +129,9 @@ class Pvs(mcs.Mcs):
         self.gold = self.site.desktop("labgold")
         self.gold.wait_boot(600)
         self.tell.check(self.buffer()["window"], "the update window is open", self.buffer())
+        disk = [word for word in self.site.command_line("labgold") if '"journal"' in word]
+        self.tell.check(len(disk) == 1 and '"tls-creds"' in disk[0],
+                        "the master VM writes to the store over TLS", disk)
         self.gold.run(mcs.CD)
         if not self.old:
             self.site.within("labgold", f"dpkg -i {mcs.DEB}")
