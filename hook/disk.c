@@ -53,7 +53,7 @@ static void explain_slow(const Hook *h, const char *path, const char *line,
                 "'%s' could not be made in the %d s that a start may take: its "
                 "disk is slow, or does not answer. Make it by hand, once, and "
                 "start the desktop again: (umask 077; %s%s)", path,
-                HOOK_DEADLINE_MS / 1000, line, owner);
+                deadline_limit() / 1000, line, owner);
 }
 
 /* Make @path by `qemu-img create`, whole or not at all, and QEMU's own */
@@ -208,8 +208,11 @@ bool disk_prepare(const Hook *h, GError **error)
         (!is_there(d->disk) && !make_disk(h, error))) {
         return false;
     }
-    return !private || is_there(d->journal) ||
-           make_pvs(h, d->journal, "journal", d->write_cache ?: JOURNAL_BYTES,
+    if (!private || is_there(d->journal)) {
+        return true;
+    }
+    deadline_extend(HOOK_JOURNAL_MS);
+    return make_pvs(h, d->journal, "journal", d->write_cache ?: JOURNAL_BYTES,
                     error);
 }
 

@@ -24,6 +24,11 @@
 #include <sys/types.h>
 
 #define HOOK_DEADLINE_MS    5000        /* of all that one call does */
+/*
+ * So much more, once, where a reconnect buffer is made: all of it is written,
+ * and 4 GiB are there in time if the disk takes 140 MiB a second.
+ */
+#define HOOK_JOURNAL_MS     25000
 
 /* The desktop that it is called for */
 typedef struct Hook {
@@ -38,6 +43,8 @@ typedef struct Hook {
 /* Milliseconds until the deadline; 0 when it has come */
 void deadline_start(int ms);
 int deadline_left(void);
+void deadline_extend(int ms);
+int deadline_limit(void);               /* ms from its start, in all */
 gint64 deadline_time(void);             /* of g_get_monotonic_time() */
 
 /*

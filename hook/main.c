@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 static gint64 deadline;
+static int limit_ms;            /* atomic */
 
 /*
  * Whatever hangs: libvirt, and all its other domains, must not wait for it. A
@@ -25,7 +26,12 @@ static gint64 deadline;
  */
 static void *watch(void *opaque)
 {
-    g_usleep(GPOINTER_TO_INT(opaque) * 1000);
+    gint64 began = g_get_monotonic_time(), left;
+
+    while ((left = began + g_atomic_int_get(&limit_ms) * INT64_C(1000) -
+                   g_get_monotonic_time()) > 0) {
+        g_usleep(left);
+    }
     say_gave_up();
     _exit(EXIT_SUCCESS);
 }
@@ -33,7 +39,19 @@ static void *watch(void *opaque)
 void deadline_start(int ms)
 {
     deadline = g_get_monotonic_time() + (gint64)ms * 1000 * 9 / 10;
-    g_thread_unref(g_thread_new("deadline", watch, GINT_TO_POINTER(ms)));
+    g_atomic_int_set(&limit_ms, ms);
+    g_thread_unref(g_thread_new("deadline", watch, NULL));
+}
+
+void deadline_extend(int ms)
+{
+    deadline += (gint64)ms * 1000;
+    g_atomic_int_add(&limit_ms, ms);
+}
+
+int deadline_limit(void)
+{
+    return g_atomic_int_get(&limit_ms);
 }
 
 int deadline_left(void)

@@ -92,20 +92,25 @@ def at_once(tap, world, note):
 
 
 def slow_disk(tap, world):
-    """A reconnect buffer is written whole. On a slow disk that takes longer than
-    libvirt may be kept waiting: the hook is over in time, and says what helps."""
+    """A reconnect buffer is written whole, and has more time than all else. On a slow
+    disk that is not enough: the hook is over in time, and says what helps."""
     real, fake = world.host.libexec / "real" / "qemu-img", world.host.libexec / "qemu-img"
     real.parent.mkdir()
     real.parent.chmod(0o755)
     fake.rename(real)
-    fake.write_text("#!/bin/sh\nexec strace -f -qq -o /dev/null -e trace=write "
-                    f'-e inject=write:delay_enter=50000 {real} "$@"\n')
+    fake.write_text(f"""#!/bin/sh
+case $* in
+*role=journal*) exec strace -f -qq -o /dev/null -e trace=write \\
+    -e inject=write:delay_enter=500000 {real} "$@" ;;
+*) exec {real} "$@" ;;
+esac
+""")
     fake.chmod(0o755)
     done = world.host.virsh("start", "p3", "--paused", check=False)
     real.rename(fake)
     took = re.search(r"start took ([0-9.]+) ms", world.host.said("p3"))
     seconds = float(took.group(1)) / 1000 if took else 0
-    tap.ok(done.returncode and 4 < seconds < 5 and "'%s/p3.journal' could not be made in the 5 s" %
+    tap.ok(done.returncode and 20 < seconds < 30 and "'%s/p3.journal' could not be made in the 30 s" %
            world.vdi in done.stderr, "a disk too slow for its reconnect buffer: refused after "
            f"{seconds:.1f} s, and told why", done.stderr + world.host.said("p3"))
     left = sorted(f.name for f in world.vdi.iterdir() if f.name.startswith("p3.j"))
