@@ -57,6 +57,8 @@ const MetadataField metadata_catalog_fields[] = {
     C("each", "write-cache", FIELD_BYTES, write_cache),
     C("each", "ram", FIELD_BYTES, ram),
     C("update", "version", FIELD_NUMBER, update),
+    C("back", "version", FIELD_NUMBER, back),
+    C("back", "released", FIELD_NUMBER, back_released),
     { NULL }
 };
 

@@ -84,6 +84,9 @@ typedef struct CatalogMetadata {
     char *host_cache;           /* pvs: folder of host caches, or NULL */
     uint64_t write_cache, ram;  /* of each desktop, bytes */
     uint64_t update;            /* version that the master VM writes; 0: none */
+    uint64_t back;              /* version that its last push went back from by
+                                   itself; 0: none */
+    uint64_t back_released;     /* release date it had, in seconds; 0: none */
 } CatalogMetadata;
 
 /* @xml is the element alone. NULL with @error if it is not ours, or wrong. */

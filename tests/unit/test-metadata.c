@@ -125,8 +125,8 @@ static void test_catalog(void)
     g_autoptr(CatalogMetadata) c = catalog_metadata_parse(CATALOG
         "<source uri='nbd+unix:///?socket=/run/relay'/>"
         "<source uri='nbds://[::1]:10809'/><host-cache path='/c'/>"
-        "<each write-cache='10' ram='20'/><update version='4'/></catalog>",
-        &error);
+        "<each write-cache='10' ram='20'/><update version='4'/>"
+        "<back version='3' released='1800000000'/></catalog>", &error);
     g_autoptr(CatalogMetadata) again = NULL;
     g_autofree char *text = NULL;
 
@@ -137,6 +137,7 @@ static void test_catalog(void)
     CU_ASSERT_STRING_EQUAL(c->folder, "/vdi");
     CU_ASSERT_EQUAL(c->ram, 20);
     CU_ASSERT_EQUAL(c->update, 4);
+    CU_ASSERT_EQUAL(c->back, 3);
     text = catalog_metadata_text(c);
     again = catalog_metadata_parse(text, &error);
     CU_ASSERT_PTR_NOT_NULL_FATAL(again);
@@ -145,6 +146,8 @@ static void test_catalog(void)
     CU_ASSERT_STRING_EQUAL(again->stores[1], "nbds://[::1]:10809");
     CU_ASSERT_STRING_EQUAL(again->host_cache, "/c");
     CU_ASSERT_EQUAL(again->write_cache, 10);
+    CU_ASSERT_EQUAL(again->back, 3);
+    CU_ASSERT_EQUAL(again->back_released, 1800000000);
 }
 
 static void refuses_source(const char *uri)
