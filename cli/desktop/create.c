@@ -243,6 +243,7 @@ static DesktopMetadata *metadata_of(const Create *c, const char *name)
     d->host_cache = g_strdup(k->host_cache);
     d->write_cache = k->write_cache;
     d->ram = k->ram;
+    d->bandwidth = k->bandwidth;
     wanted_set(&d->wanted, &c->wanted);
     return d;
 }

@@ -10,7 +10,7 @@ import subprocess
 import lab
 from lab import check, until
 
-MASTER = """<domain type='qemu'><name>master</name><metadata>{element}</metadata>
+MASTER = """<domain type='qemu'><name>{name}</name><metadata>{element}</metadata>
   <memory unit='MiB'>32</memory><os><type arch='x86_64' machine='pc'>hvm</type></os>
   <features><acpi/></features>
   <devices><emulator>{emulator}</emulator>
@@ -24,12 +24,21 @@ class Office(lab.Lab):
         super().__init__()
         self.make_store("win11", {12: "production"})
         host = self.kvm1 = self.host("kvm1")
-        each = '<deskcast:each write-cache="4294967296"/></deskcast:catalog>'
-        element = self.catalog_element().replace("</deskcast:catalog>", each)
-        host.define("master", MASTER.format(element=element, emulator=lab.QEMU,
-                                            image=self.image("win11", 12)))
+        self.define("master", self.catalog_element(),
+                    'write-cache="4294967296"')
+        self.define("streamed", self.catalog_element("lab", model="pvs"),
+                    'bandwidth="4194304"')
+        self.define("unbounded", self.catalog_element("open", model="pvs"), "")
         host.start()
         self.list_hosts()
+
+    def define(self, name, element, each):
+        end = "</deskcast:catalog>"
+        if each:
+            element = element.replace(end, f"<deskcast:each {each}/>{end}")
+        self.kvm1.define(name, MASTER.format(
+            name=name, element=element, emulator=lab.QEMU,
+            image=self.image("win11", 12)))
 
     def begin(self, *args, **env):
         return subprocess.Popen(
@@ -46,7 +55,7 @@ class Office(lab.Lab):
 
     def desktops(self):
         return sorted(set(self.kvm1.virsh("list", "--all", "--name").stdout
-                          .split()) - {"master"})
+                          .split()) - {"master", "streamed", "unbounded"})
 
 
 class Held:
@@ -127,6 +136,23 @@ def caps(o):
     return test
 
 
+def relay_cap(o):
+    def test():
+        """streamed desktops do not break the cap of their host's relay"""
+        env = {"DESKCAST_EMULATOR": lab.QEMU}
+        o.list_hosts(more="relay-bandwidth=10M\n")
+        o.run("desktop", "create", "lab", "s1", "s2", **env).expect(0)
+        o.run("desktop", "create", "lab", "s3", **env).expect(
+            1, "10 MiB of relay bandwidth a second", "8 MiB of it is taken")
+        o.run("desktop", "create", "open", "s3", **env).expect(1, "--bandwidth")
+        o.run("host", "list").expect(0, "8 MiB of 10 MiB")
+        o.run("desktop", "rm", "s1", "s2").expect(0)
+        o.list_hosts()
+        o.run("desktop", "create", "open", "s3", **env).expect(0)
+        o.run("desktop", "rm", "s3").expect(0)
+    return test
+
+
 def slow_xorriso(o, name):
     """Waits for the file "go", and says that it does"""
     folder = os.path.join(o.folder, name)
@@ -186,4 +212,4 @@ def refused_name(o):
 def main():
     with Office() as o:
         return lab.run_tests(make(o) for make in (
-            drains, stays_a_link, caps, one_name, refused_name))
+            drains, stays_a_link, caps, relay_cap, one_name, refused_name))
