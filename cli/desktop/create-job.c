@@ -88,6 +88,7 @@ static bool write_identity(virConnectPtr conn, CreateJob *job, GError **error)
     return job->local ? write_local(job, error) : write_far(conn, job, error);
 }
 
+/* Only one that was made here: write_identity() takes no other's place */
 static void remove_identity(virConnectPtr conn, const CreateJob *job)
 {
     if (!job->metadata->identity) {

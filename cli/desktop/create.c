@@ -24,6 +24,7 @@
 /* What all desktops of one call have in common */
 typedef struct Create {
     CreateOptions o;
+    int lock;                   /* of the hosts' caps */
     Survey *survey;
     Found *master;
     const CatalogMetadata *catalog;
@@ -50,6 +51,7 @@ static void create_clear(Create *c)
     g_free(c->network_config);
     g_free(c->answer);
     g_free(c->answer_name);
+    hosts_unlock(&c->lock);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Create, create_clear)
 
@@ -241,6 +243,7 @@ static DesktopMetadata *metadata_of(const Create *c, const char *name)
     d->host_cache = g_strdup(k->host_cache);
     d->write_cache = k->write_cache;
     d->ram = k->ram;
+    d->bandwidth = k->bandwidth;
     wanted_set(&d->wanted, &c->wanted);
     return d;
 }
@@ -308,11 +311,13 @@ static unsigned run_jobs(Create *c, char **names, DesktopReport *report)
     return failed;
 }
 
+/* What is promised of the host is counted under the lock, and until the
+ * desktops are there */
 static bool prepare(Create *c, const char *catalog, char **names,
                     GError **error)
 {
     if (!names_valid(names, error) || !bus_valid(c->o.identity_bus, error) ||
-        !read_texts(c, error)) {
+        !read_texts(c, error) || !hosts_lock(&c->o.where, &c->lock, error)) {
         return false;
     }
     c->survey = survey_hosts(&c->o.where, SURVEY_METADATA, NULL, error);
@@ -354,7 +359,7 @@ static bool prepare(Create *c, const char *catalog, char **names,
 
 int command_desktop_create(int argc, char **argv)
 {
-    g_auto(Create) c = { 0 };
+    g_auto(Create) c = { .lock = -1 };
     const GOptionEntry entries[] = ENTRIES(&c);
     g_autoptr(GError) error = NULL;
     DesktopReport report = { .done = "made" };

@@ -123,7 +123,7 @@ static bool put_all(const Identity *i, const char *folder, GError **error)
             put_filled(i, folder, i->answer_name, i->answer, error));
 }
 
-/* Durable before it has its name. */
+/* Durable before it has its name; that of another one is not taken away. */
 static bool finish(const char *new, const char *path, GError **error)
 {
     int fd = open(new, O_RDONLY | O_CLOEXEC);
@@ -135,10 +135,17 @@ static bool finish(const char *new, const char *path, GError **error)
     if (fd >= 0) {
         close(fd);
     }
-    if (done && rename(new, path) < 0) {
-        return set_errno(error, "replace", path);
+    if (!done || link(new, path) == 0) {
+        return done;
     }
-    return done;
+    if (errno == EEXIST) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_EXISTS,
+                    "'%s' is there already: another command makes this desktop "
+                    "now, or one was cut off; if none does, remove the file",
+                    path);
+        return false;
+    }
+    return set_errno(error, "make", path);
 }
 
 bool identity_write(const Identity *i, const char *path, GError **error)

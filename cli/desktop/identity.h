@@ -50,7 +50,7 @@ bool identity_make_host_key(Identity *identity, GError **error);
 
 /*
  * Make the disk @path with xorriso(1); it is there whole or not at all. One
- * that is there is replaced.
+ * that is there already is an error, and stays as it is.
  */
 bool identity_write(const Identity *identity, const char *path,
                     GError **error);

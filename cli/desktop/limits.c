@@ -22,6 +22,7 @@ void limits_add(HostLoad *load, const DesktopMetadata *d)
 {
     load->write_cache = sum(load->write_cache, d->write_cache);
     load->ram = sum(load->ram, d->ram);
+    load->bandwidth = sum(load->bandwidth, d->bandwidth);
     load->unbounded += !d->write_cache;
 }
 
@@ -42,6 +43,25 @@ static bool fits(const Host *host, const char *what, uint64_t cap,
     return false;
 }
 
+/* A cap means nothing where a desktop may take any part of it */
+static bool bounded(const Host *host, const DesktopMetadata *d, GError **error)
+{
+    /* A private desktop reads from its store, and not through the relay */
+    bool relayed = d->model == MODEL_PVS && d->lifetime != LIFETIME_PRIVATE;
+    const char *lacks = host->write_cache && !d->write_cache
+                        ? "write cache (--write-cache)"
+                        : host->relay_bandwidth && relayed && !d->bandwidth
+                        ? "part of the relay's bandwidth (--bandwidth)" : NULL;
+
+    if (lacks) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "host '%s' has a cap, and the catalog does not say how "
+                    "much of it a desktop takes: set its %s", host->name,
+                    lacks);
+    }
+    return !lacks;
+}
+
 bool limits_allow(const Host *host, const HostLoad *load,
                   const DesktopMetadata *d, unsigned count, GError **error)
 {
@@ -52,15 +72,11 @@ bool limits_allow(const Host *host, const HostLoad *load,
                     host->name);
         return false;
     }
-    if (host->write_cache && !d->write_cache) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-                    "host '%s' has a cap for write caches, and the catalog "
-                    "does not say how much of it a desktop takes: set its "
-                    "write cache", host->name);
-        return false;
-    }
-    return fits(host, "disk for write caches", host->write_cache,
+    return bounded(host, d, error) &&
+           fits(host, "disk for write caches", host->write_cache,
                 load->write_cache, d->write_cache, count, error) &&
            fits(host, "memory for write caches", host->ram, load->ram, d->ram,
-                count, error);
+                count, error) &&
+           fits(host, "relay bandwidth a second", host->relay_bandwidth,
+                load->bandwidth, d->bandwidth, count, error);
 }

@@ -16,6 +16,7 @@
 typedef struct HostLoad {
     uint64_t write_cache;
     uint64_t ram;
+    uint64_t bandwidth;         /* a second, through the host's relay */
     unsigned unbounded;         /* desktops whose write cache has no bound */
 } HostLoad;
 

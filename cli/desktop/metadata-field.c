@@ -34,6 +34,7 @@ const MetadataField metadata_desktop_fields[] = {
     D("disk", "node", FIELD_NODE, node),
     D("disk", "write-cache", FIELD_BYTES, write_cache),
     D("disk", "ram", FIELD_BYTES, ram),
+    D("disk", "bandwidth", FIELD_BYTES, bandwidth),
     D("journal", "path", FIELD_PATH, journal),
     D("monitor", "path", FIELD_PATH, monitor),
     D("identity", "path", FIELD_PATH, identity),
@@ -56,7 +57,10 @@ const MetadataField metadata_catalog_fields[] = {
     C("host-cache", "path", FIELD_PATH, host_cache),
     C("each", "write-cache", FIELD_BYTES, write_cache),
     C("each", "ram", FIELD_BYTES, ram),
+    C("each", "bandwidth", FIELD_BYTES, bandwidth),
     C("update", "version", FIELD_NUMBER, update),
+    C("back", "version", FIELD_NUMBER, back),
+    C("back", "released", FIELD_NUMBER, back_released),
     { NULL }
 };
 

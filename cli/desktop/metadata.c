@@ -248,6 +248,8 @@ static bool catalog_complete(const CatalogMetadata *c, GError **error)
         bad = "a catalog of model pvs needs a source at least";
     } else if (c->model == MODEL_MCS && (c->stores || c->host_cache)) {
         bad = "a catalog of model mcs has no source and no host cache";
+    } else if (c->back_released && !c->back) {
+        bad = "what was gone back from needs a version";
     } else {
         bad = lifetime_wrong(c->model, c->lifetime);
     }

@@ -67,6 +67,8 @@ typedef struct DesktopMetadata {
     uint64_t write_cache;       /* bytes its layer may take on the host; 0: not
                                    bounded. Counted against the host's cap */
     uint64_t ram;               /* bytes of write-cache-ram */
+    uint64_t bandwidth;         /* pvs: bytes a second that it is reckoned with
+                                   of its host's relay; 0: not bounded */
     WantedVersion wanted;       /* what it takes at its next reset */
     WantedVersion previous;     /* what it was before the last push: rollback */
 } DesktopMetadata;
@@ -83,7 +85,11 @@ typedef struct CatalogMetadata {
                                    nbd://HOST:PORT, nbds://…, nbd+unix:///?socket=PATH */
     char *host_cache;           /* pvs: folder of host caches, or NULL */
     uint64_t write_cache, ram;  /* of each desktop, bytes */
+    uint64_t bandwidth;         /* and bytes a second */
     uint64_t update;            /* version that the master VM writes; 0: none */
+    uint64_t back;              /* version that its last push went back from by
+                                   itself; 0: none */
+    uint64_t back_released;     /* release date it had, in seconds; 0: none */
 } CatalogMetadata;
 
 /* @xml is the element alone. NULL with @error if it is not ours, or wrong. */

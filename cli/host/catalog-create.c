@@ -21,7 +21,7 @@
 typedef struct CreateOptions {
     HostOptions hosts;
     char *master, *vdisk, *model, *store, *folder, *lifetime, *run;
-    char *host_cache, *write_cache, *ram;
+    char *host_cache, *write_cache, *ram, *bandwidth;
     char **sources;
     gboolean json;
 } CreateOptions;
@@ -30,7 +30,7 @@ static void create_options_clear(CreateOptions *o)
 {
     char *strings[] = { o->master, o->vdisk, o->model, o->store, o->folder,
                         o->lifetime, o->run, o->host_cache, o->write_cache,
-                        o->ram };
+                        o->ram, o->bandwidth };
 
     host_options_clear(&o->hosts);
     for (size_t i = 0; i < G_N_ELEMENTS(strings); i++) {
@@ -87,9 +87,10 @@ static bool check_words(const CatalogMetadata *c, GError **error)
         return refuse(error, "pvs: give a --source that desktops read from, "
                       "like nbd://HOST:10809");
     }
-    if (c->model == MODEL_MCS && (c->stores || c->host_cache)) {
+    if (c->model == MODEL_MCS && (c->stores || c->host_cache ||
+                                  c->bandwidth)) {
         return refuse(error, "mcs: desktops open the image by its path; "
-                      "there is no --source and no --host-cache");
+                      "there is no --source, --host-cache and --bandwidth");
     }
     if (c->model == MODEL_PVS && c->lifetime != LIFETIME_POOLED) {
         return refuse(error, "pvs: desktops that are streamed are pooled");
@@ -110,10 +111,13 @@ static CatalogMetadata *make_catalog(const CreateOptions *o, const char *name,
     c->folder = g_strdup(o->folder);
     c->host_cache = g_strdup(o->host_cache);
     c->stores = g_strdupv(o->sources);
-    if (!set_words(c, o, error) || !check_words(c, error) ||
+    if (!set_words(c, o, error) ||
         (o->write_cache &&
          !units_parse_size(o->write_cache, &c->write_cache, error)) ||
-        (o->ram && !units_parse_size(o->ram, &c->ram, error))) {
+        (o->ram && !units_parse_size(o->ram, &c->ram, error)) ||
+        (o->bandwidth &&
+         !units_parse_size(o->bandwidth, &c->bandwidth, error)) ||
+        !check_words(c, error)) {
         return NULL;
     }
     text = catalog_metadata_text(c);
@@ -243,6 +247,9 @@ int command_catalog_create(int argc, char **argv)
           "What the disk of a desktop may take on its host", "SIZE" },
         { "ram", 0, 0, G_OPTION_ARG_STRING, &o.ram,
           "Memory for what a desktop wrote last", "SIZE" },
+        { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &o.bandwidth,
+          "pvs: what a desktop is reckoned with of its host's relay, a second",
+          "SIZE" },
         { "json", 0, 0, G_OPTION_ARG_NONE, &o.json, "Answer in JSON", NULL },
         HOST_OPTION_ENTRIES(&o.hosts),
         { NULL }

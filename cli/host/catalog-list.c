@@ -147,6 +147,11 @@ static void print_one(const Survey *s, const Found *f)
 
         printf("ram          %s for each desktop\n", size);
     }
+    if (c->bandwidth) {
+        g_autofree char *size = units_format_size(c->bandwidth);
+
+        printf("bandwidth    %s a second for each desktop\n", size);
+    }
     if (n.current) {
         printf("current      %" G_GUINT64_FORMAT ", wanted by %u of %u "
                "desktops\n", n.current, n.on_current, n.desktops);

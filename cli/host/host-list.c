@@ -18,7 +18,7 @@
 /* What is promised to the desktops of a host */
 typedef struct Use {
     guint desktops, running;
-    uint64_t write_cache, ram;
+    uint64_t write_cache, ram, bandwidth;
 } Use;
 
 static Use use_of(const Survey *s, guint host)
@@ -33,6 +33,7 @@ static Use use_of(const Survey *s, guint host)
             use.running += f->running;
             use.write_cache += f->desktop->write_cache;
             use.ram += f->desktop->ram;
+            use.bandwidth += f->desktop->bandwidth;
         }
     }
     return use;
@@ -55,6 +56,7 @@ static JsonObject *host_json(const Survey *s, guint i)
         json_object_set_int_member(o, "running", use.running);
         json_object_set_int_member(o, "write-cache", use.write_cache);
         json_object_set_int_member(o, "ram", use.ram);
+        json_object_set_int_member(o, "bandwidth", use.bandwidth);
     }
     json_object_set_int_member(o, "write-cache-cap", host->write_cache);
     json_object_set_int_member(o, "ram-cap", host->ram);
@@ -92,6 +94,7 @@ static void add_row(Table *table, const Survey *s, guint i)
     if (s->silent[i]) {
         table_add(table, g_strdup(host->name), g_strdup("silent"),
                   g_strdup("?"), g_strdup("?"), g_strdup("?"), g_strdup("?"),
+                  g_strdup("?"),
                   g_strdup(s->silent[i]));
         return;
     }
@@ -100,14 +103,15 @@ static void add_row(Table *table, const Survey *s, guint i)
               g_strdup_printf("%u", use.desktops),
               g_strdup_printf("%u", use.running),
               of_cap(use.write_cache, host->write_cache),
-              of_cap(use.ram, host->ram), g_strdup(host->uri));
+              of_cap(use.ram, host->ram),
+              of_cap(use.bandwidth, host->relay_bandwidth), g_strdup(host->uri));
 }
 
 static void print_text(const Survey *s)
 {
     static const char *const titles[] = {
-        "HOST", "STATE", "DESKTOPS", "RUNNING", "WRITE-CACHE", "RAM", "URI",
-        NULL
+        "HOST", "STATE", "DESKTOPS", "RUNNING", "WRITE-CACHE", "RAM", "BANDWIDTH",
+        "URI", NULL
     };
     g_autoptr(Table) table = table_new(titles);
 

@@ -65,6 +65,15 @@ GPtrArray *hosts_load(const HostOptions *options, GError **error);
 /* NULL with @error if there is none */
 const Host *hosts_find(GPtrArray *hosts, const char *name, GError **error);
 
+/*
+ * Keep out commands that change hosts, or what is promised of them, and use the
+ * same list: they wait, as this does. Until hosts_unlock(), or the process
+ * ends. A host that came by --connect has no caps, and *@lock is -1. False with
+ * @error after two minutes.
+ */
+bool hosts_lock(const HostOptions *options, int *lock, GError **error);
+void hosts_unlock(int *lock);
+
 /* Write into the file that @name takes new desktops, or none, durably */
 bool hosts_set_drained(const HostOptions *options, const char *name,
                        bool drained, GError **error);

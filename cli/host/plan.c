@@ -67,6 +67,30 @@ bool plan_follows(const DesktopMetadata *d, uint64_t number)
     return number > d->wanted.number && number > d->previous.number;
 }
 
+bool plan_held(const CatalogMetadata *catalog, uint64_t number,
+               uint64_t released)
+{
+    return catalog->back == number && catalog->back_released == released;
+}
+
+bool plan_note_back(CatalogMetadata *catalog, uint64_t number,
+                    uint64_t released, bool went_back, bool follow)
+{
+    if (went_back) {
+        bool changed = !plan_held(catalog, number, released);
+
+        catalog->back = number;
+        catalog->back_released = released;
+        return changed;
+    }
+    /* An older one, pushed by hand, does not make the newer one good */
+    if (!catalog->back || (number < catalog->back && !follow)) {
+        return false;
+    }
+    catalog->back = catalog->back_released = 0;
+    return true;
+}
+
 static const char *model_text(DesktopModel model)
 {
     return model == MODEL_PVS ? "pvs" : "mcs";

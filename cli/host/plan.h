@@ -34,6 +34,21 @@ bool plan_rollback(DesktopMetadata *d);
 bool plan_follows(const DesktopMetadata *d, uint64_t number);
 
 /*
+ * Did the last push of the catalog go back from @number by itself, and was it
+ * not released anew since? follow leaves it then.
+ */
+bool plan_held(const CatalogMetadata *catalog, uint64_t number,
+               uint64_t released);
+
+/*
+ * Note what came of a push to all of a catalog: of version @number, which
+ * @went_back, or did not. @follow: it is the current one. False if nothing
+ * changes.
+ */
+bool plan_note_back(CatalogMetadata *catalog, uint64_t number,
+                    uint64_t released, bool went_back, bool follow);
+
+/*
  * Can a desktop of @catalog that says @d be pushed to? False with @error,
  * which does not name the desktop.
  */

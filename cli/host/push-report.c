@@ -67,6 +67,7 @@ static JsonObject *describe(const Push *push, const char *what,
     if (push->version) {
         json_object_set_int_member(o, "version", push->version);
     }
+    json_object_set_boolean_member(o, "held", push->held);
     json_object_set_boolean_member(o, "went-back",
                                    rollout_went_back(push->rollout));
     json_object_set_int_member(o, "already", push->already);

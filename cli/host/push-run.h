@@ -23,6 +23,8 @@ typedef struct Push {
     bool now;                   /* reset those that run, and watch them */
     bool quiet;
     uint64_t version;           /* to be told; 0: each its own */
+    uint64_t released;          /* its release date; 0: none */
+    bool held;                  /* follow: it went back before, and is left */
     guint already;              /* that need not be changed */
     Rollout *rollout;           /* afterwards: what became of them */
 } Push;

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
+#include "domain-job.h"
 #include "host-commands.h"
 #include "plan.h"
 #include "push-report.h"
@@ -229,7 +230,12 @@ static bool plan_version(Push *push, const PushOptions *o,
         return false;
     }
     push->version = v->number;
-    add_desktops(push, o, catalog->catalog, targets, v->number);
+    push->released = v->released;
+    push->held = o->kind == KIND_FOLLOW &&
+                 plan_held(catalog, v->number, v->released);
+    if (!push->held) {
+        add_desktops(push, o, catalog->catalog, targets, v->number);
+    }
     for (guint i = 0; i < push->survey->hosts->len; i++) {
         wanted_clear(&targets[i]);
     }
@@ -284,29 +290,67 @@ static int fail(const PushOptions *o, const char *catalog, const GError *error)
     return command_fail(o->json && !o->list, error);
 }
 
+/* So that follow does not bring what went back every few minutes. A push to
+ * pilots says nothing of all. */
+static int note_back(Push *push, const PushOptions *o, const Found *master)
+{
+    g_autoptr(GError) error = NULL;
+    DomainJob *job;
+
+    if (o->kind == KIND_ROLLBACK || o->pilots || push->held ||
+        !plan_note_back(master->catalog, push->version, push->released,
+                        rollout_went_back(push->rollout),
+                        o->kind == KIND_FOLLOW)) {
+        return COMMAND_DONE;
+    }
+    job = domain_job_of(master->domain);
+    job->metadata = catalog_metadata_text(master->catalog);
+    if (domain_job_run(push->survey->fleet, master->host,
+                       domain_job_set_metadata, job, &error)) {
+        return COMMAND_DONE;
+    }
+    g_prefix_error(&error, "it cannot be noted whether the version went back, "
+                   "and follow may bring it again: ");
+    return command_fail(false, error);
+}
+
+static int report(Push *push, const PushOptions *o, const Found *master)
+{
+    const char *catalog = master->catalog->catalog;
+    int noted = note_back(push, o, master), status;
+
+    if (push->held && !o->json) {
+        printf("%s: version %" G_GUINT64_FORMAT " went back and is left until "
+               "it is pushed or released again\n", catalog, push->version);
+        return noted;
+    }
+    if (o->kind == KIND_FOLLOW && !push->desktops->len && !o->json) {
+        return noted;           /* a timer asks every few minutes */
+    }
+    status = push_report(push, kind_text(o->kind), catalog, o->json, o->list);
+    return MAX(noted, status);
+}
+
 /* With the catalog locked */
-static int carry_out(Survey *s, const PushOptions *o,
-                     const CatalogMetadata *catalog)
+static int carry_out(Survey *s, const PushOptions *o, const char *name)
 {
     g_autoptr(GError) error = NULL;
     g_auto(Push) push = { 0 };
+    const Found *master = survey_catalog(s, name, &error);
+    const CatalogMetadata *catalog = master ? master->catalog : NULL;
 
     push_init(&push, s);
     set_options(&push, o);
-    if (!plan(&push, o, catalog, &error)) {
-        return fail(o, catalog->catalog, error);
+    if (!master || !plan(&push, o, catalog, &error)) {
+        return fail(o, name, error);
     }
     if (push.desktops->len) {
         audit(kind_text(o->kind), catalog->vdisk, push.version,
               "catalog %s, %u desktops, %s", catalog->catalog,
               push.desktops->len, o->now ? "now" : "at their next reset");
     }
-    if (o->kind == KIND_FOLLOW && !push.desktops->len && !o->json) {
-        return COMMAND_DONE;    /* a timer asks every few minutes */
-    }
     push_run(&push);
-    return push_report(&push, kind_text(o->kind), catalog->catalog, o->json,
-                       o->list);
+    return report(&push, o, master);
 }
 
 /* Desktops are looked at once the lock is held: the last push may have ended
@@ -323,7 +367,8 @@ static int push_locked(const PushOptions *o, const CatalogMetadata *catalog)
     if (s) {
         survey_print_silent(s);
     }
-    status = s ? carry_out(s, o, catalog) : fail(o, catalog->catalog, error);
+    status = s ? carry_out(s, o, catalog->catalog)
+               : fail(o, catalog->catalog, error);
     if (lock >= 0) {
         close(lock);
     }
@@ -396,7 +441,9 @@ static int follow_all(PushOptions *o, Survey *s, char **names)
         if (f->catalog &&
             (!names[0] || g_strv_contains((const char *const *)names,
                                           f->catalog->catalog))) {
-            status = MAX(status, push_locked(o, f->catalog));
+            int its = push_locked(o, f->catalog);
+
+            status = MAX(status, its);      /* which names it twice */
         }
     }
     if (o->list) {

@@ -149,6 +149,37 @@ static JsonObject *host_json(const Survey *s, guint i)
     return o;
 }
 
+static JsonArray *held_json(const Survey *s)
+{
+    JsonArray *held = json_array_new();
+
+    for (guint i = 0; i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+
+        if (f->catalog && f->catalog->back) {
+            JsonObject *o = json_object_new();
+
+            json_object_set_string_member(o, "catalog", f->catalog->catalog);
+            json_object_set_int_member(o, "version", f->catalog->back);
+            json_array_add_object_element(held, o);
+        }
+    }
+    return held;
+}
+
+static void print_held(const Survey *s)
+{
+    for (guint i = 0; i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+
+        if (f->catalog && f->catalog->back) {
+            printf("\n%s: a push of version %" G_GUINT64_FORMAT " went back; "
+                   "'deskcast follow' leaves it until it is pushed or released "
+                   "again\n", f->catalog->catalog, f->catalog->back);
+        }
+    }
+}
+
 static void print_json(const Survey *s)
 {
     g_autoptr(JsonObject) o = json_object_new();
@@ -167,6 +198,7 @@ static void print_json(const Survey *s)
     }
     json_object_set_array_member(o, "desktops", desktops);
     json_object_set_array_member(o, "hosts", hosts);
+    json_object_set_array_member(o, "held", held_json(s));
     text = json_strict_text(o);
     fputs(text, stdout);
 }
@@ -192,6 +224,7 @@ static void print_text(const Survey *s)
         }
     }
     table_print(table);
+    print_held(s);
 }
 
 int command_status(int argc, char **argv)

@@ -99,6 +99,21 @@ static bool can_start(const Relay *r, const RelayVersion *v)
         board_node_name(r->board, key);
 }
 
+void relay_hydrate_speed(Relay *r)
+{
+    g_autofree char *id = job_id(r);
+    g_autoptr(JsonNode) value = NULL;
+    JsonObject *o;
+
+    if (r->job && daemon_qmp(r->daemon)) {
+        o = json_object_new();
+        json_object_set_string_member(o, "device", id);
+        json_object_set_int_member(o, "speed", r->bandwidth);
+        /* One that has just ended is not there: none is slowed */
+        value = daemon_command(r->daemon, "block-job-set-speed", o, NULL);
+    }
+}
+
 /* The version of the running job is not to be filled any more */
 static void cancel(Relay *r)
 {

@@ -51,6 +51,7 @@ static char *status_text(const Relay *r, uint64_t used)
     }
     json_object_set_int_member(o, "size", r->size);
     json_object_set_int_member(o, "used", used);
+    json_object_set_int_member(o, "bandwidth", r->bandwidth);
     json_object_set_array_member(o, "versions", versions);
     json_object_set_array_member(o, "stores", stores);
     json_node_take_object(root, o);

@@ -79,6 +79,7 @@ static void tick(void *opaque)
 {
     Relay *r = opaque;
 
+    relay_watch_cap(r);
     relay_rank(r);
     r->changed |= relay_plan(r);
     relay_ask_trees(r);
@@ -156,6 +157,9 @@ static bool usable(Relay *r, GError **error)
         return wrong(error, "--from, --vdisk, --cache, --size and --socket "
                      "are needed");
     }
+    if (r->hosts_file && !r->host) {
+        return wrong(error, "--hosts is of use with --host only");
+    }
     if (g_strv_length(r->from) > 64) {
         return wrong(error, "64 stores are the most that are read from");
     }
@@ -165,7 +169,7 @@ static bool usable(Relay *r, GError **error)
     }
     return units_parse_size(r->size_text, &r->size, error) &&
         (!r->bandwidth_text ||
-         units_parse_size(r->bandwidth_text, &r->bandwidth, error)) &&
+         units_parse_size(r->bandwidth_text, &r->given, error)) &&
         tls_client_valid(&r->tls, false, error) &&
         names_valid(r->vdisk_names, error) && make_stores(r, error);
 }
@@ -206,6 +210,10 @@ static bool begin(Relay *r, GError **error)
     service_make_absolute(&r->map_folder);
     service_make_absolute(&r->tls.x509);
     service_make_absolute(&r->tls.psk);
+    service_make_absolute(&r->hosts_file);
+    if (!relay_read_cap(r, error)) {
+        return false;
+    }
     if (g_mkdir_with_parents(r->cache, 0755) < 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "cannot make %s: %s",
                     r->cache, g_strerror(errno));
@@ -283,6 +291,11 @@ int command_relay(int argc, char **argv)
           "who may use that socket besides its owner", "GROUP" },
         { "bandwidth", 0, 0, G_OPTION_ARG_STRING, &r.bandwidth_text,
           "what is fetched ahead in a second, at most", "SIZE" },
+        { "host", 0, 0, G_OPTION_ARG_STRING, &r.host,
+          "this host's name in the list of hosts, whose relay-bandwidth counts "
+          "too", "NAME" },
+        { "hosts", 0, 0, G_OPTION_ARG_FILENAME, &r.hosts_file,
+          "that list (/etc/deskcast/hosts.conf)", "FILE" },
         { "map-folder", 0, 0, G_OPTION_ARG_FILENAME, &r.map_folder,
           "folder of live maps, on a tmpfs (/run/deskcast)", "DIR" },
         { "interval", 0, 0, G_OPTION_ARG_INT, &r.interval,

@@ -54,10 +54,14 @@ typedef struct Relay {
     char **vdisk_names;
     char *cache, *map_folder, *socket, *group, *status_file;
     char *size_text, *bandwidth_text;
+    char *host, *hosts_file;    /* in which list it has its cap, or NULL */
     TlsClient tls;
     int max_connections, interval;
 
-    uint64_t size, bandwidth;
+    uint64_t size;
+    uint64_t given;             /* by --bandwidth; 0: no limit */
+    uint64_t bandwidth;         /* what counts: that, or the host's cap */
+    gint64 cap_again;           /* when to look at the list; monotonic time */
     uint64_t free;              /* bytes that nobody was granted, and no tree
                                    takes */
     GPtrArray *stores;          /* Far; NULL behind the last */
@@ -96,6 +100,14 @@ uint64_t relay_used(const Relay *r);
 /* relay-hydrate.c: one version after the other made local */
 void relay_hydrate(Relay *r);
 void relay_hydrate_event(Relay *r, JsonObject *event);
+
+/* The running one is as fast as bandwidth says now */
+void relay_hydrate_speed(Relay *r);
+
+/* relay-bandwidth.c: the cap of the host */
+bool relay_read_cap(Relay *r, GError **error);
+/* Look whether it has changed, every now and then */
+void relay_watch_cap(Relay *r);
 
 /* relay-status.c: for people and programs */
 void relay_tell(Relay *r);

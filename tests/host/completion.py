@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""bash completion and manual pages know all commands of hosts, and options."""
+"""bash completion and manual pages know all commands of hosts, of the journal,
+and options."""
 
 import functools
 import os
@@ -13,7 +14,7 @@ SCRIPT = os.path.join(lab.TOP, "packaging/bash-completion/deskcast")
 MAN = os.path.join(lab.TOP, "docs/man")
 PAGES = {"status": "status", "push": "push", "rollback": "push",
          "follow": "push", "stage": "host", "catalog": "catalog",
-         "host": "host", "update": "update"}
+         "host": "host", "update": "update", "journal": "journal"}
 
 
 def complete(*words):
@@ -66,6 +67,17 @@ def values():
     check(complete("push", "x", "--when", "n") == {"now"}, "of one letter")
 
 
+def pages():
+    """every command stands in the synopsis of a manual page"""
+    synopses = ""
+    for name in sorted(os.listdir(MAN)):
+        with open(os.path.join(MAN, name), encoding="utf-8") as f:
+            text = f.read()
+        synopses += text.partition("SYNOPSIS")[2].partition("DESCRIPTION")[0]
+    for command in commands():
+        check(f"**deskcast {command}**" in synopses, command, "has no page")
+
+
 def manual():
     """manual pages of hosts tell every option, and no other"""
     for command in commands():
@@ -108,5 +120,5 @@ def examples():
 
 
 def main():
-    return lab.run_tests([all_commands, all_options, values, manual,
+    return lab.run_tests([all_commands, all_options, values, pages, manual,
                           examples])

@@ -14,17 +14,17 @@ import time
 import lab
 from lab import check, until
 
-GOOD, BAD, NEXT = 12, 13, 14
+GOOD, BAD, NEXT, LATE = 12, 13, 14, 18
 COUNT = 4
+ACCESS = {GOOD: "production", BAD: "production", NEXT: "production", 15: "test",
+          16: "retired", 17: "maintenance"}
 
 
 class Office(lab.Lab):
     def __init__(self):
         super().__init__()
         self.make_store(
-            "win11",
-            {GOOD: "production", BAD: "production", NEXT: "production",
-             15: "test", 16: "retired", 17: "maintenance"},
+            "win11", ACCESS,
             {GOOD: lab.guest(True), BAD: lab.guest(False),
              NEXT: lab.guest(True), 15: lab.guest(True)})
         host = self.host("kvm1")
@@ -162,6 +162,52 @@ def tolerates(o):
     return test
 
 
+def follow(o, status, *texts):
+    return o.run("follow", "office", "--when", "now", "--batch", "1",
+                 "--come-up", "4").expect(status, *texts)
+
+
+def held(o):
+    return o.run("status", "office", "--json").expect(0).json()["held"]
+
+
+def stays_back(o):
+    def test():
+        """follow leaves what went back, until it is released again or pushed"""
+        with open(o.image("win11", LATE), "wb") as f:
+            f.write(lab.guest(False))
+            f.truncate(1 << 20)
+        late = {GOOD: "production", LATE: "production"}
+        o.set_access("win11", late, {LATE: "2026-01-01T00:00:00Z"})
+        check(held(o) == [], held(o))
+        follow(o, 3, "it went back")
+        o.all_up_on(GOOD)
+        resets = o.resets()
+        follow(o, 0, "went back and is left")
+        answer = o.run("follow", "--when", "now", "--json").expect(0).json()
+        check(answer["catalogs"][0]["held"], answer)
+        check(resets == o.resets(), "reset again", resets, o.resets())
+        check(held(o) == [{"catalog": "office", "version": LATE}], held(o))
+        o.run("status").expect(0, "office: a push of version 18 went back")
+        push(o, GOOD)                       # an older one changes nothing
+        follow(o, 0, "went back and is left")
+        o.set_access("win11", late, {LATE: "2026-01-02T00:00:00Z"})
+        before = o.writes()[0]
+        follow(o, 3, "it went back")
+        o.all_up_on(GOOD)
+        until("the guest that went back", lambda: o.writes()[0] > before)
+        push(o, LATE, texts=("4 of 4",))    # at their next reset
+        check(held(o) == [], held(o))
+        o.run("rollback", "office").expect(0)
+        o.all_are(GOOD, GOOD, None)
+        push(o, LATE, "--pilot", "desk1", "--when", "now", "--come-up", "4",
+             status=3)
+        check(held(o) == [], "by a pilot", held(o))
+        o.all_up_on(GOOD)
+        o.set_access("win11", ACCESS)
+    return test
+
+
 def pilots(o):
     def test():
         """a version in test goes to pilots only"""
@@ -239,4 +285,4 @@ def main():
     with Office() as o:
         return lab.run_tests(make(o) for make in (
             at_reset, back_before_reset, now_in_batches, goes_back, tolerates,
-            pilots, session_ends, two_at_once, switched_off))
+            stays_back, pilots, session_ends, two_at_once, switched_off))

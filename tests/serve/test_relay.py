@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import tempfile
 import time
 
 from stores.process import run, until
@@ -243,6 +244,36 @@ def bandwidth():
     return None if seconds > 2 else f'{seconds:.1f} s'
 
 
+def hosts_cap():
+    """What the list of hosts says counts, also when it is changed later."""
+    store = store_of()
+    with Serve(store) as serve, tempfile.TemporaryDirectory() as folder:
+        conf = pathlib.Path(folder) / 'hosts.conf'
+
+        def cap(text):
+            new = conf.with_suffix('.new')
+            new.write_text('[here]\nuri=qemu:///system\n' + text)
+            new.replace(conf)
+
+        cap('relay-bandwidth=256K\n')
+        with Relay([serve.uri], ['win'], '--bandwidth', '1G', '--host', 'here',
+                   '--hosts', conf) as relay:
+            relay.wait('win@1')
+            time.sleep(4)
+            if relay.of('win@1')['hydrated'] or relay.status()['bandwidth'] != 256 << 10:
+                return f'not held back: {relay.status()}'
+            conf.write_text('nonsense')
+            until(lambda: 'relay-bandwidth' in relay.said(), 10, 'it says so')
+            if relay.status()['bandwidth'] != 256 << 10:
+                return 'a list that cannot be read lets go of the cap'
+            cap('')
+            begin = time.monotonic()
+            relay.wait('win@1', 'hydrated', 10)     # else 24 s in all
+            if relay.status()['bandwidth'] != 1 << 30:
+                return f'{relay.status()}'
+        return None if time.monotonic() - begin < 10 else 'still slow'
+
+
 def lies():
     """A store whose tree, or whose manifest, is not what was sealed"""
     store = store_of()
@@ -434,6 +465,7 @@ def tests():
     yield 'relay: the first of two stores is never there', \
         first_store_never_there
     yield 'relay: bandwidth', bandwidth
+    yield "relay: the host's cap", hosts_cap
     yield 'relay: a store that lies', lies
     yield 'relay: a tree that rots', rotten_tree
     yield 'relay: files of nobody', leftovers

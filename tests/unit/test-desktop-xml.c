@@ -294,13 +294,36 @@ static void test_limits(void)
     CU_ASSERT_FALSE(limits_allow(&host, &load, &d, 4, NULL));
     d.write_cache = 0;
     CU_ASSERT_FALSE(limits_allow(&host, &load, &d, 1, &error));
-    has(error->message, "set its write cache");
+    has(error->message, "--write-cache");
     g_clear_error(&error);
     host = (Host) { .name = "kvm2" };
     CU_ASSERT(limits_allow(&host, &load, &d, 1000, NULL));
     host.drained = true;
     CU_ASSERT_FALSE(limits_allow(&host, &load, &d, 1, &error));
     has(error->message, "drained");
+}
+
+static void test_relay_limit(void)
+{
+    Host host = { .name = "kvm1", .relay_bandwidth = 100 };
+    DesktopMetadata d = { .model = MODEL_PVS, .lifetime = LIFETIME_POOLED,
+                          .bandwidth = 40 };
+    g_autoptr(GError) error = NULL;
+    HostLoad load = { 0 };
+
+    limits_add(&load, &d);
+    CU_ASSERT(limits_allow(&host, &load, &d, 1, NULL));
+    CU_ASSERT_FALSE(limits_allow(&host, &load, &d, 2, &error));
+    has(error->message, "relay bandwidth");
+    g_clear_error(&error);
+    d.bandwidth = 0;
+    CU_ASSERT_FALSE(limits_allow(&host, &load, &d, 1, &error));
+    has(error->message, "--bandwidth");
+    d.lifetime = LIFETIME_PRIVATE;
+    CU_ASSERT(limits_allow(&host, &load, &d, 1, NULL));
+    d.lifetime = LIFETIME_POOLED;
+    d.model = MODEL_MCS;
+    CU_ASSERT(limits_allow(&host, &load, &d, 1, NULL));
 }
 
 int main(void)
@@ -316,6 +339,7 @@ int main(void)
         { "the disk", test_blockdev },
         { "identity", test_identity },
         { "limits of a host", test_limits },
+        { "limit of its relay", test_relay_limit },
         CU_TEST_INFO_NULL,
     };
 

@@ -64,6 +64,26 @@ static WantedVersion version(uint64_t number)
     return (WantedVersion){ .number = number, .size = 4096 * number };
 }
 
+static void test_held(void)
+{
+    CatalogMetadata c = { 0 };
+
+    CU_ASSERT_FALSE(plan_note_back(&c, 13, 100, false, true));
+    CU_ASSERT_FALSE(plan_held(&c, 13, 100));
+    CU_ASSERT_TRUE(plan_note_back(&c, 13, 100, true, true));
+    CU_ASSERT_FALSE(plan_note_back(&c, 13, 100, true, true));
+    CU_ASSERT_TRUE(plan_held(&c, 13, 100));
+    CU_ASSERT_FALSE(plan_held(&c, 13, 101));    /* released anew */
+    CU_ASSERT_FALSE(plan_held(&c, 14, 100));
+    CU_ASSERT_FALSE(plan_note_back(&c, 12, 50, false, false));
+    CU_ASSERT_TRUE(plan_held(&c, 13, 100));
+    CU_ASSERT_TRUE(plan_note_back(&c, 13, 100, false, false));
+    CU_ASSERT_FALSE(plan_held(&c, 13, 100));
+    CU_ASSERT_TRUE(plan_note_back(&c, 13, 100, true, false));
+    CU_ASSERT_TRUE(plan_note_back(&c, 12, 50, false, true));    /* reverted */
+    CU_ASSERT_FALSE(plan_held(&c, 13, 100));
+}
+
 static void test_push_and_back(void)
 {
     DesktopMetadata d = { .wanted = version(12) };
@@ -222,6 +242,7 @@ int main(void)
     static const CU_TestInfo tests[] = {
         { "the list of hosts", test_hosts },
         { "lists of hosts that are wrong", test_bad_hosts },
+        { "what went back", test_held },
         { "push, rollback and follow", test_push_and_back },
         { "the first push", test_first_push },
         { "the same version at another place", test_moved },

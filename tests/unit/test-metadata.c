@@ -93,6 +93,7 @@ static void test_round_trip(void)
         .host_cache = "/cache",
         .disk = "/vdi/<&>'\" \xc3\xa4", .journal = "/vdi/j", .node = "disk0",
         .monitor = "/run/m", .identity = "/vdi/i", .write_cache = 5, .ram = 7,
+        .bandwidth = 9,
         .wanted = { .number = INT64_MAX, .size = 4096, .root = ROOT },
         .previous = { .number = 1, .size = UINT64_C(1) << 62 },
     };
@@ -111,6 +112,7 @@ static void test_round_trip(void)
     CU_ASSERT_STRING_EQUAL(read->host_cache, "/cache");
     CU_ASSERT_EQUAL(read->write_cache, 5);
     CU_ASSERT_EQUAL(read->ram, 7);
+    CU_ASSERT_EQUAL(read->bandwidth, 9);
     CU_ASSERT_EQUAL(read->wanted.number, INT64_MAX);
     CU_ASSERT_STRING_EQUAL(read->wanted.root, ROOT);
     CU_ASSERT_EQUAL(read->previous.size, d.previous.size);
@@ -125,8 +127,8 @@ static void test_catalog(void)
     g_autoptr(CatalogMetadata) c = catalog_metadata_parse(CATALOG
         "<source uri='nbd+unix:///?socket=/run/relay'/>"
         "<source uri='nbds://[::1]:10809'/><host-cache path='/c'/>"
-        "<each write-cache='10' ram='20'/><update version='4'/></catalog>",
-        &error);
+        "<each write-cache='10' ram='20' bandwidth='30'/><update version='4'/>"
+        "<back version='3' released='1800000000'/></catalog>", &error);
     g_autoptr(CatalogMetadata) again = NULL;
     g_autofree char *text = NULL;
 
@@ -136,7 +138,9 @@ static void test_catalog(void)
     CU_ASSERT_STRING_EQUAL(c->store, "/srv/store");
     CU_ASSERT_STRING_EQUAL(c->folder, "/vdi");
     CU_ASSERT_EQUAL(c->ram, 20);
+    CU_ASSERT_EQUAL(c->bandwidth, 30);
     CU_ASSERT_EQUAL(c->update, 4);
+    CU_ASSERT_EQUAL(c->back, 3);
     text = catalog_metadata_text(c);
     again = catalog_metadata_parse(text, &error);
     CU_ASSERT_PTR_NOT_NULL_FATAL(again);
@@ -145,6 +149,8 @@ static void test_catalog(void)
     CU_ASSERT_STRING_EQUAL(again->stores[1], "nbds://[::1]:10809");
     CU_ASSERT_STRING_EQUAL(again->host_cache, "/c");
     CU_ASSERT_EQUAL(again->write_cache, 10);
+    CU_ASSERT_EQUAL(again->back, 3);
+    CU_ASSERT_EQUAL(again->back_released, 1800000000);
 }
 
 static void refuses_source(const char *uri)
