@@ -101,6 +101,17 @@ static void read_header(Found *f)
     }
 }
 
+/*
+ * Before there are threads. GLib makes what its number parser needs at the
+ * first call; a thread that waits for another one's first call comes back with
+ * an errno that the parser takes for its own, and refuses a good number.
+ */
+static void init_parsers(void)
+{
+    xmlInitParser();
+    g_ascii_strtoull("0", NULL, 10);
+}
+
 static bool add_domain(Inquiry *q, virDomainPtr domain, GError **error)
 {
     g_autofree char *text = NULL;
@@ -252,7 +263,7 @@ Survey *survey_hosts(const HostOptions *options, SurveyDepth depth,
     if (!hosts) {
         return NULL;
     }
-    xmlInitParser();            /* before there are threads */
+    init_parsers();
     s = g_new0(Survey, 1);
     s->hosts = hosts;
     s->fleet = fleet_new(hosts, (options->timeout > 0 ? options->timeout
