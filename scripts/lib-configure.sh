@@ -26,7 +26,7 @@ configure_args() {
         --with-pkgversion=Deskcast \
         --firmwarepath="$(IFS=:; echo "${firmware[*]}")"
     for feature in tools kvm tcg avx2 malloc-trim coroutine-pool stack-protector pixman \
-        gnutls seccomp slirp zstd linux-aio linux-io-uring vhost-user \
+        gnutls seccomp slirp tpm zstd linux-aio linux-io-uring vhost-user \
         vhost-user-blk-server rbd curl libiscsi libnfs vdi vhdx vmdk vpc; do
         printf '%s\n' "--enable-$feature"
     done
