@@ -166,17 +166,23 @@ def itself_alone(image):
 
 
 def another_image(folder, image):
-    """The tree tells which store is right, and who is wrong is named."""
+    """The tree tells which store is right, and who is wrong is named. On a
+    busy machine the right one may answer all of a node's reads."""
     other = images.make(folder, 'other')
     with nbd.StorageDaemon(other, tcp=True) as wrong, \
-            nbd.StorageDaemon(image, tcp=True) as good, \
-            node_of(image, wrong, good, **verity(image)) as node:
-        shown = everything(node) == image.read_bytes()
-        names = [s['name'] for s in info(node)['stores']]
-        blamed = {e['data']['store'] for e in node.events('VDISK_CORRUPT')}
-        count = info(node)['corrupt']
-    return None if shown and blamed == {names[0]} and count else \
-        f'content is {shown}, {blamed} are blamed, {count} times'
+            nbd.StorageDaemon(image, tcp=True) as good:
+        for _ in range(5):
+            with node_of(image, wrong, good, **verity(image)) as node:
+                shown = everything(node) == image.read_bytes()
+                named = {s['name'] for s in info(node)['stores'][:1]}
+                blamed = {e['data']['store']
+                          for e in node.events('VDISK_CORRUPT')}
+                count = info(node)['corrupt']
+            if not shown or blamed - named or bool(blamed) != bool(count):
+                return f'content is {shown}, {blamed} are blamed, {count} times'
+            if blamed:
+                return None
+    return 'nobody is blamed'
 
 
 def another_image_alone(folder, image):
