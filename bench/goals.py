@@ -211,10 +211,11 @@ def private_flush_goals(rows):
 def private_drain_goals(rows):
     for link, row in rows.items():
         for case, speed in row.items():
+            peer = 'disk' if link == 'local' else 'nbd'
             yield Goal('private vDisk, drain / what link and store take',
                        f'{link}, epochs of {case} MiB',
-                       ratio(speed['pvs'], speed['nbd']), .9, unit='x',
-                       best=max(speed['pvs']) / max(speed['nbd']))
+                       ratio(speed['pvs'], speed[peer]), .9, unit='x',
+                       best=max(speed['pvs']) / max(speed[peer]))
 
 
 def private_epoch_goals(rows):

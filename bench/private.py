@@ -5,6 +5,7 @@ shipped, and how fast it is read after a crash.
 The store's image is in memory where there is room, since a store is another
 machine and does not share the desktop's disk."""
 
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -212,27 +213,52 @@ class Private:
         """MiB a second that are shipped, by epochs of so many MiB; and what
         link and store take of a stock client that keeps to the same order,
         without which the store is no prefix: writes of 1 MiB, up to 16 at
-        once, and after each epoch a flush that is waited for."""
+        once, and after each epoch a flush that is waited for. 'disk' is the
+        same while other stock programs read as much of the disk and write as
+        much to it, as has to be for the buffer and the local copy: where the
+        store is on that disk too, it is what can be had."""
         size = self.scale.disk
         result = {}
         for link, (delay, rate) in LINKS.items():
-            row = result[link] = {str(epoch): {'nbd': [], 'pvs': []}
+            row = result[link] = {str(epoch): {'nbd': [], 'disk': [], 'pvs': []}
                                   for epoch in (1, 16, 64)}
             for number in range(max(1, self.scale.rounds // 2)):
                 for epoch, speed in row.items():
                     speed['nbd'].append(self.way_speed(size, int(epoch), delay,
                                                        rate))
+                    speed['disk'].append(self.way_speed(size, int(epoch), delay,
+                                                        rate, True))
                     speed['pvs'].append(self.drain_speed(size, int(epoch),
                                                          delay, rate))
         return result
 
-    def way_speed(self, size, epoch, delay, rate):
+    def way_speed(self, size, epoch, delay, rate, disk=False):
         with Desk(self.dir, size, MIB, 'none', delay, rate, rate > 0) as desk:
+            programs = [(tools.IMG, 'bench', *write_args(
+                size // MIB, min(16, epoch), MIB, MIB, 'writeback', epoch),
+                '-f', 'raw', desk.way.uri)]
+            if disk:
+                programs += self.beside(desk, size)
             desk.up()
-            seconds = tools.bench_seconds(
-                *write_args(size // MIB, min(16, epoch), MIB, MIB, 'writeback',
-                            epoch), '-f', 'raw', desk.way.uri)
-            return size / MIB / seconds
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                return size / MIB / max(pool.map(
+                    lambda argv: tools.run_seconds(*argv), programs))
+
+    def beside(self, desk, size):
+        """Read a file of that size from the disk, and write a sparse one."""
+        source, target = desk.dir / 'source', desk.dir / 'target'
+        with open(source, 'wb') as f:
+            for _ in range(size // MIB):
+                f.write(os.urandom(MIB))
+            os.fsync(f.fileno())
+        with open(target, 'wb') as f:
+            f.truncate(size)
+        return [(tools.IMG, 'bench', '-t', 'none', '-i', 'native', '-f', 'raw',
+                 '-c', str(size // MIB), '-s', str(MIB), '-S', str(MIB),
+                 '-d', '4', str(source)),
+                (tools.IMG, 'bench', *write_args(size // MIB, 4, MIB, MIB,
+                                                 'none'), '-f', 'raw',
+                 str(target))]
 
     def drain_speed(self, size, epoch, delay, rate):
         with Desk(self.dir, size, 3 * size, 'none', delay, rate,
@@ -366,5 +392,5 @@ def drain(node):
     query-vdisks tells then."""
     until(lambda: is_up(node), 60, 'the store is up', 0.001)
     begin = time.monotonic()
-    until(lambda: node.buffer()['lag-bytes'] == 0, 600, 'it is drained', 0.005)
+    until(lambda: node.buffer()['lag-bytes'] == 0, 600, 'it is drained', 0.02)
     return time.monotonic() - begin, node.buffer()

@@ -112,9 +112,11 @@ def private_flush_table(rows):
 
 
 def private_drain_table(rows):
-    return table(['drain, MiB/s', 'epochs', 'nbd', 'pvs'],
+    return table(['drain, MiB/s', 'epochs', 'nbd', 'nbd, disk in use',
+                  'pvs'],
                  [[link, f'{epoch} MiB'] +
-                  [f'{statistics.median(speed[n]):.0f}' for n in ('nbd', 'pvs')]
+                  [f'{statistics.median(speed[n]):.0f}'
+                   for n in ('nbd', 'disk', 'pvs')]
                   for link, row in rows.items()
                   for epoch, speed in row.items()])
 

@@ -24,6 +24,7 @@
 #include "block/pvs/store.h"
 
 typedef struct PvsInfo PvsInfo;
+typedef struct PvsShipment PvsShipment;
 
 typedef enum PrivateState {
     PRIVATE_AWAY,               /* the store is not there, or not known yet */
@@ -72,8 +73,10 @@ typedef struct PvsPrivate {
     bool suspended;             /* until it is known whether we are inactive */
     bool closing;
     unsigned coroutines;
-    JournalEpoch *sent;         /* the store has it, the journal not yet past */
-    JournalIndex *sent_parts;
+    /* Of the replay: its own, in the order of the epochs; or NULL */
+    PvsShipment *sent;          /* the store has it, the journal not yet past */
+    PvsShipment *now, *next;    /* is sent; is read ahead */
+    int64_t kept_bytes;         /* of the content of these, in memory */
     bool unsettled;             /* copy or header could not be written */
     QemuCoSleep store_sleep, replay_sleep;
     int64_t look_after;         /* ns, until the store is looked for again */
