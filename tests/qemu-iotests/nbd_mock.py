@@ -193,6 +193,7 @@ class NbdMock:
                  'hang'     negotiate, and answer no request
                  'garbage'  negotiate, and answer requests with nonsense
                  'cookie'   the same, but it looks like an answer
+                 'hold'     answer writes when told: see release()
                  'mute'     accept, and say nothing
                  'noise'    accept, and talk nonsense
     size         of the export, in bytes
@@ -217,6 +218,7 @@ class NbdMock:
         self.accepted = 0
         self.negotiated = 0
         self.requests = []
+        self.held = []
         self.data = bytearray(size)
         self.listener = None
         self.sockets = []
@@ -251,6 +253,11 @@ class NbdMock:
             except OSError:
                 pass
         self.sockets = []
+
+    def release(self):
+        """Send the oldest answer that is held"""
+        sock, answer = self.held.pop(0)
+        sock.sendall(answer)
 
     def _accept(self, listener):
         while True:
@@ -347,7 +354,11 @@ class NbdMock:
         if kind == CMD_READ and self.chunks is not None:
             self._chunks(sock, cookie, offset)
             return True
-        sock.sendall(struct.pack('>IIQ', SIMPLE_REPLY_MAGIC, 0, cookie))
+        answer = struct.pack('>IIQ', SIMPLE_REPLY_MAGIC, 0, cookie)
+        if mode == 'hold' and kind == CMD_WRITE:
+            self.held.append((sock, answer))
+            return True
+        sock.sendall(answer)
         if kind == CMD_READ:
             sock.sendall(self.data[offset:offset + length])
         return True
