@@ -1,5 +1,5 @@
 /*
- * How a command says that it failed
+ * How a command answers in JSON, and says that it failed
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -24,18 +24,24 @@ static char *presentable(const char *message)
     return g_string_free(s, false);
 }
 
+void command_answer(JsonObject *answer)
+{
+    g_autofree char *text = json_strict_text(answer);
+
+    fputs(text, stdout);
+    json_object_unref(answer);
+}
+
 int command_fail(bool json, const GError *error)
 {
     g_autofree char *message = presentable(error->message);
 
     fprintf(stderr, "deskcast: %s\n", message);
     if (json) {
-        g_autoptr(JsonObject) o = json_object_new();
-        g_autofree char *text = NULL;
+        JsonObject *o = json_object_new();
 
         json_object_set_string_member(o, "error", message);
-        text = json_strict_text(o);
-        fputs(text, stdout);
+        command_answer(o);
     }
     return COMMAND_FAILED;
 }

@@ -10,6 +10,7 @@
 #define CLI_COMMANDS_H
 
 #include <glib.h>
+#include <json-glib/json-glib.h>
 #include <stdbool.h>
 
 /* Exit status of a command */
@@ -40,6 +41,9 @@ extern const Command host_commands[];       /* host/ */
  */
 bool command_parse(const char *summary, const GOptionEntry *entries, int *argc,
                    char ***argv);
+
+/* Print the JSON object that is the answer; takes it */
+void command_answer(JsonObject *answer);
 
 /*
  * Say @error, and with @json also as the object that is the answer. Returns

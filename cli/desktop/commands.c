@@ -24,14 +24,10 @@ const Command desktop_commands[] = {
 
 void desktop_print_json(JsonArray *array)
 {
-    g_autoptr(JsonNode) root = json_node_new(JSON_NODE_OBJECT);
     JsonObject *object = json_object_new();
-    g_autofree char *text = NULL;
 
     json_object_set_array_member(object, "desktops", array);
-    json_node_take_object(root, object);
-    text = json_to_string(root, TRUE);
-    printf("%s\n", text);
+    command_answer(object);
 }
 
 void desktop_report(DesktopReport *r, const char *name, const char *host,

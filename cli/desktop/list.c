@@ -7,7 +7,7 @@
 #include "desktop-commands.h"
 
 #include "cli/commands.h"
-#include "cli/host/survey.h"
+#include "cli/host/listing.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -54,50 +54,48 @@ static void print_line(const Survey *s, const Found *f)
            d ? version : f->trouble ?: "?");
 }
 
-int command_desktop_list(int argc, char **argv)
+static void print_text(const Survey *s)
 {
-    g_auto(HostOptions) where = { 0 };
-    gboolean json = FALSE;
-    const GOptionEntry entries[] = {
-        HOST_OPTION_ENTRIES(&where),
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Answer in JSON", NULL },
-        { NULL }
-    };
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Survey) s = NULL;
-    JsonArray *array;
-
-    if (!command_parse("[CATALOG] - list desktops and where they are", entries,
-                       &argc, &argv)) {
-        return COMMAND_USAGE;
-    }
-    if (argc > 2) {
-        fprintf(stderr, "deskcast: give one catalog, or none for all\n");
-        return COMMAND_USAGE;
-    }
-    s = survey_hosts(&where, SURVEY_METADATA, argc > 1 ? argv[1] : NULL,
-                     &error);
-    if (!s) {
-        return command_fail(json, error);
-    }
-    array = json_array_new();
-    if (!json) {
-        printf("%-20s %-12s %-8s %-14s %-10s %s\n", "NAME", "HOST", "STATE",
-               "CATALOG", "LIFETIME", "WANTED");
-    }
+    printf("%-20s %-12s %-8s %-14s %-10s %s\n", "NAME", "HOST", "STATE",
+           "CATALOG", "LIFETIME", "WANTED");
     for (guint i = 0; i < s->found->len; i++) {
-        Found *f = g_ptr_array_index(s->found, i);
+        const Found *f = g_ptr_array_index(s->found, i);
 
-        if (f->desktop || f->trouble) {
-            json_array_add_object_element(array, to_json(s, f));
-            json ? (void)0 : print_line(s, f);
+        if (!f->catalog) {
+            print_line(s, f);
         }
     }
-    if (json) {
-        desktop_print_json(array);
-    } else {
-        json_array_unref(array);
+}
+
+static void print_json(const Survey *s)
+{
+    JsonArray *array = json_array_new();
+
+    for (guint i = 0; i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+
+        if (!f->catalog) {
+            json_array_add_object_element(array, to_json(s, f));
+        }
     }
-    survey_print_silent(s);
-    return survey_silent(s) ? COMMAND_FAILED : COMMAND_DONE;
+    desktop_print_json(array);
+}
+
+int command_desktop_list(int argc, char **argv)
+{
+    g_auto(Listing) l = {
+        .summary = "[CATALOG] - list desktops and where they are", .max = 1,
+        .wrong = "give one catalog, or none for all",
+    };
+    int status;
+
+    if (!listing_open(&l, argc, argv, &status)) {
+        return status;
+    }
+    if (l.json) {
+        print_json(l.survey);
+    } else {
+        print_text(l.survey);
+    }
+    return listing_end(&l);
 }

@@ -10,7 +10,6 @@
 #include "target.h"
 
 #include "cli/audit.h"
-#include "cli/json-strict.h"
 #include "cli/commands.h"
 #include "cli/store/store.h"
 #include "cli/units.h"
@@ -205,8 +204,7 @@ static bool create(const CreateOptions *o, const CatalogMetadata *c,
 
 static void print_made(const CreateOptions *o, const CatalogMetadata *c)
 {
-    g_autoptr(JsonObject) object = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *object = json_object_new();
 
     if (!o->json) {
         printf("%s: a catalog of '%s', with the master VM '%s'\n", c->catalog,
@@ -216,8 +214,7 @@ static void print_made(const CreateOptions *o, const CatalogMetadata *c)
     json_object_set_string_member(object, "catalog", c->catalog);
     json_object_set_string_member(object, "vdisk", c->vdisk);
     json_object_set_string_member(object, "master", o->master);
-    text = json_strict_text(object);
-    fputs(text, stdout);
+    command_answer(object);
 }
 
 int command_catalog_create(int argc, char **argv)

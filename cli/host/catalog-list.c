@@ -5,12 +5,11 @@
  */
 
 #include "host-commands.h"
-#include "survey.h"
+#include "listing.h"
 #include "table.h"
 #include "target.h"
 
 #include "cli/commands.h"
-#include "cli/json-strict.h"
 #include "cli/units.h"
 
 #include <stdio.h>
@@ -74,8 +73,7 @@ static JsonObject *catalog_json(const Survey *s, const Found *f)
 
 static void print_json(const Survey *s)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *o = json_object_new();
     JsonArray *catalogs = json_array_new();
 
     for (guint i = 0; i < s->found->len; i++) {
@@ -86,8 +84,7 @@ static void print_json(const Survey *s)
         }
     }
     json_object_set_array_member(o, "catalogs", catalogs);
-    text = json_strict_text(o);
-    fputs(text, stdout);
+    command_answer(o);
 }
 
 static char *number_text(uint64_t number)
@@ -162,51 +159,46 @@ static void print_one(const Survey *s, const Found *f)
     }
 }
 
-static int list(const char *summary, int argc, char **argv, bool one)
-{
-    g_auto(HostOptions) hosts = { 0 };
-    gboolean json = FALSE;
-    GOptionEntry entries[] = {
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Answer in JSON", NULL },
-        HOST_OPTION_ENTRIES(&hosts),
-        { NULL }
-    };
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Survey) s = NULL;
-    Found *f = NULL;
-
-    if (!command_parse(summary, entries, &argc, &argv)) {
-        return COMMAND_USAGE;
-    }
-    if (argc != (one ? 2 : 1)) {
-        fprintf(stderr, one ? "deskcast: give one catalog\n"
-                            : "deskcast: it takes no arguments\n");
-        return COMMAND_USAGE;
-    }
-    s = survey_hosts(&hosts, SURVEY_METADATA, one ? argv[1] : NULL, &error);
-    f = s && one ? survey_catalog(s, argv[1], &error) : NULL;
-    if (s) {
-        survey_print_silent(s);
-    }
-    if (!s || (one && !f)) {
-        return command_fail(json, error);
-    }
-    if (json) {
-        print_json(s);
-    } else if (one) {
-        print_one(s, f);
-    } else {
-        print_list(s);
-    }
-    return survey_silent(s) ? COMMAND_FAILED : COMMAND_DONE;
-}
-
 int command_catalog_list(int argc, char **argv)
 {
-    return list("- all catalogs", argc, argv, false);
+    g_auto(Listing) l = {
+        .summary = "- all catalogs", .wrong = "it takes no arguments",
+    };
+    int status;
+
+    if (!listing_open(&l, argc, argv, &status)) {
+        return status;
+    }
+    if (l.json) {
+        print_json(l.survey);
+    } else {
+        print_list(l.survey);
+    }
+    return listing_end(&l);
 }
 
 int command_catalog_show(int argc, char **argv)
 {
-    return list("CATALOG - a catalog and its desktops", argc, argv, true);
+    g_auto(Listing) l = {
+        .summary = "CATALOG - a catalog and its desktops", .min = 1, .max = 1,
+        .wrong = "give one catalog",
+    };
+    g_autoptr(GError) error = NULL;
+    Found *f;
+    int status;
+
+    if (!listing_open(&l, argc, argv, &status)) {
+        return status;
+    }
+    f = survey_catalog(l.survey, l.catalog, &error);
+    if (!f) {
+        survey_print_silent(l.survey);
+        return command_fail(l.json, error);
+    }
+    if (l.json) {
+        print_json(l.survey);
+    } else {
+        print_one(l.survey, f);
+    }
+    return listing_end(&l);
 }

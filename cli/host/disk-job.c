@@ -72,16 +72,20 @@ static char *ask_qemu(const DiskJob *job, const char *command, GError **error)
     return answer;
 }
 
-/* What a storage daemon on this host says, as QMP has it */
-static char *ask_daemon(const DiskJob *job, GError **error)
+/* What a storage daemon on this host says, as QMP has it. Takes @arguments. */
+static char *ask_daemon(const DiskJob *job, const char *command,
+                        JsonObject *arguments, GError **error)
 {
     g_autoptr(Qmp) qmp = qmp_connect(job->desktop->monitor, QMP_TIMEOUT_MS,
                                      error);
     g_autoptr(JsonNode) answer = NULL;
     g_autofree char *text = NULL;
 
-    answer = qmp ? qmp_command(qmp, "query-vdisks", NULL, QMP_TIMEOUT_MS,
-                               error) : NULL;
+    if (!qmp) {
+        g_clear_pointer(&arguments, json_object_unref);
+        return NULL;
+    }
+    answer = qmp_command(qmp, command, arguments, QMP_TIMEOUT_MS, error);
     if (!answer) {
         return NULL;
     }
@@ -97,7 +101,7 @@ static bool get_actual(DiskJob *job, GError **error)
     if (is_in_process(job)) {
         answer = ask_qemu(job, "{\"execute\":\"query-vdisks\"}", error);
     } else if (job->local && job->desktop->monitor) {
-        answer = ask_daemon(job, error);
+        answer = ask_daemon(job, "query-vdisks", NULL, error);
     } else {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
                     "its storage daemon can be asked on its host only");
@@ -274,6 +278,43 @@ static bool get_writes(const DiskJob *job, uint64_t *writes, GError **error)
     return true;
 }
 
+/* Where the guest has written, in the life of its storage daemon: that is one
+ * power-on. What the export does is counted at its node. */
+static bool find_written(const DiskJob *job, const char *answer, bool *written,
+                         GError **error)
+{
+    g_autoptr(JsonParser) parser = json_parser_new();
+    JsonArray *nodes;
+
+    if (!json_parser_load_from_data(parser, answer, -1, error)) {
+        return false;
+    }
+    *written = false;
+    nodes = member_array(json_node_get_object(json_parser_get_root(parser)),
+                         "return");
+    for (guint i = 0; nodes && i < json_array_get_length(nodes); i++) {
+        JsonObject *node = element_object(nodes, i);
+        int64_t end = 0;
+
+        if (!g_strcmp0(member_string(node, "node-name"), job->desktop->node) &&
+            member_int(member_object(node, "stats"), "wr_highest_offset",
+                       &end)) {
+            *written = end > 0;
+        }
+    }
+    return true;
+}
+
+static bool has_written(const DiskJob *job, bool *written, GError **error)
+{
+    JsonObject *arguments = json_object_new();
+    g_autofree char *answer = NULL;
+
+    json_object_set_boolean_member(arguments, "query-nodes", true);
+    answer = ask_daemon(job, "query-blockstats", arguments, error);
+    return answer && find_written(job, answer, written, error);
+}
+
 /* Does its guest agent hold its channel open now? */
 static bool has_agent(const DiskJob *job)
 {
@@ -310,8 +351,29 @@ bool disk_job_reset(virConnectPtr conn, void *data, GError **error)
             return false;
         }
         job->resets = job->actual.resets;
+    } else {
+        job->watch_daemon = get_actual(job, NULL);
     }
     return reset(job, error);
+}
+
+/* In a storage daemon: which may be out of reach, on another host. Then there
+ * is nothing but the agent to go by, if it has one. */
+static bool watch_behind(DiskJob *job, GError **error)
+{
+    if (job->watch_daemon && !get_actual(job, error)) {
+        return false;
+    }
+    if (job->watch_daemon &&
+        !actual_is(&job->actual, job->desktop, &job->desktop->wanted)) {
+        return true;
+    }
+    if (job->watch_agent) {
+        job->up = agent_answers(job);
+        return true;
+    }
+    job->up = !job->watch_daemon;
+    return job->up || has_written(job, &job->up, error);
 }
 
 bool disk_job_watch(virConnectPtr conn, void *data, GError **error)
@@ -327,9 +389,7 @@ bool disk_job_watch(virConnectPtr conn, void *data, GError **error)
         return true;
     }
     if (!is_in_process(job)) {
-        /* The guest's own disk is not in its QEMU: nothing else to go by */
-        job->up = !job->watch_agent || agent_answers(job);
-        return true;
+        return watch_behind(job, error);
     }
     if (!get_actual(job, error)) {
         return false;

@@ -18,6 +18,7 @@ typedef struct DiskJob {
     bool reset_too;             /* disk_job_take(): at once */
     bool watch_agent;           /* up when its guest agent answers; else when it
                                    has written */
+    bool watch_daemon;          /* vhost-user: its storage daemon can be asked */
     uint64_t resets, writes;    /* before it was reset */
 
     bool running;               /* found */

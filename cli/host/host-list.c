@@ -5,12 +5,11 @@
  */
 
 #include "host-commands.h"
-#include "survey.h"
+#include "listing.h"
 #include "table.h"
 
 #include "cli/audit.h"
 #include "cli/commands.h"
-#include "cli/json-strict.h"
 #include "cli/units.h"
 
 #include <stdio.h>
@@ -66,16 +65,14 @@ static JsonObject *host_json(const Survey *s, guint i)
 
 static void print_json(const Survey *s)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *o = json_object_new();
     JsonArray *hosts = json_array_new();
 
     for (guint i = 0; i < s->hosts->len; i++) {
         json_array_add_object_element(hosts, host_json(s, i));
     }
     json_object_set_array_member(o, "hosts", hosts);
-    text = json_strict_text(o);
-    fputs(text, stdout);
+    command_answer(o);
 }
 
 static char *of_cap(uint64_t use, uint64_t cap)
@@ -123,35 +120,64 @@ static void print_text(const Survey *s)
 
 int command_host_list(int argc, char **argv)
 {
-    g_auto(HostOptions) hosts = { 0 };
-    gboolean json = FALSE;
-    GOptionEntry entries[] = {
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Answer in JSON", NULL },
-        HOST_OPTION_ENTRIES(&hosts),
-        { NULL }
+    g_auto(Listing) l = {
+        .summary = "- hosts, and what is in use of them",
+        .wrong = "it takes no arguments",
     };
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Survey) s = NULL;
+    int status;
 
-    if (!command_parse("- hosts, and what is in use of them", entries, &argc,
-                       &argv)) {
-        return COMMAND_USAGE;
+    if (!listing_open(&l, argc, argv, &status)) {
+        return status;
     }
-    if (argc != 1) {
-        fprintf(stderr, "deskcast: it takes no arguments\n");
-        return COMMAND_USAGE;
-    }
-    s = survey_hosts(&hosts, SURVEY_METADATA, NULL, &error);
-    if (!s) {
-        return command_fail(json, error);
-    }
-    if (json) {
-        print_json(s);
-        survey_print_silent(s);
+    if (l.json) {
+        print_json(l.survey);
     } else {
-        print_text(s);
+        print_text(l.survey);
     }
-    return survey_silent(s) ? COMMAND_FAILED : COMMAND_DONE;
+    return listing_end(&l);
+}
+
+/* Desktops of a host that run */
+static JsonArray *running_on(const Survey *s, const char *name)
+{
+    JsonArray *running = json_array_new();
+
+    for (guint i = 0; i < s->found->len; i++) {
+        const Found *f = g_ptr_array_index(s->found, i);
+
+        if (f->running && !g_strcmp0(survey_host(s, f->host)->name, name)) {
+            json_array_add_string_element(running, f->name);
+        }
+    }
+    return running;
+}
+
+static const char *silence_of(const Survey *s, const char *name)
+{
+    const char *silent = NULL;
+
+    for (guint i = 0; i < s->hosts->len; i++) {
+        silent = !g_strcmp0(survey_host(s, i)->name, name) ? s->silent[i]
+                                                           : silent;
+    }
+    return silent;
+}
+
+static void print_running(const char *name, JsonArray *running,
+                          const char *silent)
+{
+    guint n = json_array_get_length(running);
+
+    printf("%s takes no new desktops. ", name);
+    if (silent) {
+        printf("What runs on it is not known: %s\n", silent);
+    } else {
+        printf("%u still run there%s\n", n, n ? ":" : ".");
+    }
+    for (guint i = 0; i < n; i++) {
+        printf("  %s\n", json_array_get_string_element(running, i));
+    }
+    json_array_unref(running);
 }
 
 /* What still runs on a host that is drained */
@@ -159,52 +185,28 @@ static int tell_running(const HostOptions *hosts, const char *name, bool json)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(Survey) s = survey_hosts(hosts, SURVEY_METADATA, NULL, &error);
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
-    JsonArray *running = json_array_new();
-    const char *silent = NULL;
+    const char *silent = s ? silence_of(s, name) : error->message;
+    JsonArray *running = s ? running_on(s, name) : json_array_new();
+    JsonObject *o;
 
-    for (guint i = 0; s && i < s->hosts->len; i++) {
-        silent = !g_strcmp0(survey_host(s, i)->name, name) ? s->silent[i]
-                                                           : silent;
-    }
-    for (guint i = 0; s && i < s->found->len; i++) {
-        const Found *f = g_ptr_array_index(s->found, i);
-
-        if (f->running && !g_strcmp0(survey_host(s, f->host)->name, name)) {
-            json_array_add_string_element(running, f->name);
-        }
-    }
     if (json) {
+        o = json_object_new();
         json_object_set_string_member(o, "host", name);
         json_object_set_boolean_member(o, "answers", !silent);
         json_object_set_array_member(o, "running", running);
-        text = json_strict_text(o);
-        fputs(text, stdout);
-        return silent ? COMMAND_FAILED : COMMAND_DONE;
-    }
-    printf("%s takes no new desktops. ", name);
-    if (silent) {
-        printf("What runs on it is not known: %s\n", silent);
+        command_answer(o);
     } else {
-        printf("%u still run there%s\n", json_array_get_length(running),
-               json_array_get_length(running) ? ":" : ".");
+        print_running(name, running, silent);
     }
-    for (guint i = 0; i < json_array_get_length(running); i++) {
-        printf("  %s\n", json_array_get_string_element(running, i));
-    }
-    json_array_unref(running);
     return silent ? COMMAND_FAILED : COMMAND_DONE;
 }
 
 static void print_undrained(const char *name)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *o = json_object_new();
 
     json_object_set_string_member(o, "host", name);
-    text = json_strict_text(o);
-    fputs(text, stdout);
+    command_answer(o);
 }
 
 static int set_drained(int argc, char **argv, bool drained)

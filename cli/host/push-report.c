@@ -7,7 +7,6 @@
 #include "push-report.h"
 
 #include "cli/commands.h"
-#include "cli/json-strict.h"
 
 #include <stdio.h>
 
@@ -78,14 +77,6 @@ static JsonObject *describe(const Push *push, const char *what,
     return o;
 }
 
-static void print_json(JsonObject *o)
-{
-    g_autofree char *text = json_strict_text(o);
-
-    fputs(text, stdout);
-    json_object_unref(o);
-}
-
 /* Names of the desktops in a state, some at least */
 static void print_state(const Push *push, RolloutState state, const char *what)
 {
@@ -139,7 +130,7 @@ int push_report(const Push *push, const char *what, const char *catalog,
     if (list) {
         json_array_add_object_element(list, describe(push, what, catalog));
     } else if (json) {
-        print_json(describe(push, what, catalog));
+        command_answer(describe(push, what, catalog));
     } else {
         print_text(push, what, catalog);
     }

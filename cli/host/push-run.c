@@ -102,6 +102,7 @@ static DiskJob *make_job(Run *run, guint i, RolloutAction action)
     job->reset_too = back && r->was_reset;
     if (action == ROLLOUT_LOOK) {
         job->watch_agent = run->watched[i]->watch_agent;
+        job->watch_daemon = run->watched[i]->watch_daemon;
         job->resets = run->watched[i]->resets;
         job->writes = run->watched[i]->writes;
     }

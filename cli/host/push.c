@@ -13,7 +13,6 @@
 
 #include "cli/audit.h"
 #include "cli/commands.h"
-#include "cli/json-strict.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -447,13 +446,11 @@ static int follow_all(PushOptions *o, Survey *s, char **names)
         }
     }
     if (o->list) {
-        g_autoptr(JsonObject) all = json_object_new();
-        g_autofree char *text = NULL;
+        JsonObject *all = json_object_new();
 
         json_object_set_array_member(all, "catalogs",
                                      g_steal_pointer(&o->list));
-        text = json_strict_text(all);
-        fputs(text, stdout);
+        command_answer(all);
     }
     return status;
 }

@@ -13,7 +13,6 @@
 
 #include "cli/audit.h"
 #include "cli/commands.h"
-#include "cli/json-strict.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -214,8 +213,7 @@ static GPtrArray *stage(const Survey *survey, const StageOptions *o,
 
 static void print_json(const GPtrArray *all, const char *catalog)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *o = json_object_new();
     JsonArray *hosts = json_array_new();
 
     for (guint i = 0; i < all->len; i++) {
@@ -229,8 +227,7 @@ static void print_json(const GPtrArray *all, const char *catalog)
     }
     json_object_set_string_member(o, "catalog", catalog);
     json_object_set_array_member(o, "hosts", hosts);
-    text = json_strict_text(o);
-    fputs(text, stdout);
+    command_answer(o);
 }
 
 static void print_text(const GPtrArray *all)

@@ -5,11 +5,10 @@
  */
 
 #include "host-commands.h"
-#include "survey.h"
+#include "listing.h"
 #include "table.h"
 
 #include "cli/commands.h"
-#include "cli/json-strict.h"
 #include "cli/units.h"
 
 #include <stdio.h>
@@ -182,8 +181,7 @@ static void print_held(const Survey *s)
 
 static void print_json(const Survey *s)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *o = json_object_new();
     JsonArray *desktops = json_array_new(), *hosts = json_array_new();
 
     for (guint i = 0; i < s->found->len; i++) {
@@ -199,8 +197,7 @@ static void print_json(const Survey *s)
     json_object_set_array_member(o, "desktops", desktops);
     json_object_set_array_member(o, "hosts", hosts);
     json_object_set_array_member(o, "held", held_json(s));
-    text = json_strict_text(o);
-    fputs(text, stdout);
+    command_answer(o);
 }
 
 static void print_text(const Survey *s)
@@ -229,33 +226,19 @@ static void print_text(const Survey *s)
 
 int command_status(int argc, char **argv)
 {
-    g_auto(HostOptions) hosts = { 0 };
-    gboolean json = FALSE;
-    GOptionEntry entries[] = {
-        { "json", 0, 0, G_OPTION_ARG_NONE, &json, "Answer in JSON", NULL },
-        HOST_OPTION_ENTRIES(&hosts),
-        { NULL }
+    g_auto(Listing) l = {
+        .summary = "[CATALOG] - what desktops run on", .max = 1,
+        .wrong = "give one catalog, or none for all", .depth = SURVEY_DISKS,
     };
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Survey) s = NULL;
+    int status;
 
-    if (!command_parse("[CATALOG] - what desktops run on", entries, &argc,
-                       &argv)) {
-        return COMMAND_USAGE;
+    if (!listing_open(&l, argc, argv, &status)) {
+        return status;
     }
-    if (argc > 2) {
-        fprintf(stderr, "deskcast: give one catalog, or none for all\n");
-        return COMMAND_USAGE;
-    }
-    s = survey_hosts(&hosts, SURVEY_DISKS, argc == 2 ? argv[1] : NULL, &error);
-    if (!s) {
-        return command_fail(json, error);
-    }
-    if (json) {
-        print_json(s);
+    if (l.json) {
+        print_json(l.survey);
     } else {
-        print_text(s);
+        print_text(l.survey);
     }
-    survey_print_silent(s);
-    return survey_silent(s) ? COMMAND_FAILED : COMMAND_DONE;
+    return listing_end(&l);
 }

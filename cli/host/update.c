@@ -9,7 +9,6 @@
 #include "cli/audit.h"
 #include "cli/commands.h"
 #include "cli/json-member.h"
-#include "cli/json-strict.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -157,16 +156,14 @@ bool update_buffer(Update *u, bool *window, int64_t *lag, GError **error)
 
 static void print_json(const Update *u, const char *action, uint64_t version)
 {
-    g_autoptr(JsonObject) o = json_object_new();
-    g_autofree char *text = NULL;
+    JsonObject *o = json_object_new();
 
     json_object_set_string_member(o, "command", action);
     json_object_set_string_member(o, "catalog", u->catalog->catalog);
     json_object_set_string_member(o, "vdisk", u->catalog->vdisk);
     json_object_set_int_member(o, "version", version);
     json_object_set_string_member(o, "master", u->master->name);
-    text = json_strict_text(o);
-    fputs(text, stdout);
+    command_answer(o);
 }
 
 int update_end(const Update *u, const char *action, uint64_t version,

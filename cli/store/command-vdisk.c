@@ -39,7 +39,7 @@ static void created(const StoreOptions *o, const Store *s)
         json_object_set_string_member(answer, "uuid", store_uuid(s));
         json_object_set_string_member(answer, "images",
                                       store_on_rbd(s) ? "rbd" : "file");
-        describe_json(answer);
+        command_answer(answer);
         return;
     }
     printf("%s is a store now; 'deskcast vdisk import' brings in an image\n",
@@ -136,7 +136,7 @@ static int list_all(const Store *s, const StoreOptions *o, GError **error)
         JsonObject *answer = json_object_new();
 
         json_object_set_array_member(answer, "vdisks", list);
-        describe_json(answer);
+        command_answer(answer);
     }
     return ok ? COMMAND_DONE : COMMAND_FAILED;
 }
@@ -199,7 +199,7 @@ static bool show(const Store *s, const StoreOptions *o, const char *vdisk,
         return false;
     }
     if (o->json) {
-        describe_json(v ? describe_version(m, v, store_now())
+        command_answer(v ? describe_version(m, v, store_now())
                         : describe_vdisk(s, m, store_now(), true));
     } else if (v) {
         show_version(s, m, v);
@@ -262,7 +262,7 @@ static bool remove_vdisk(Store *s, const StoreOptions *o, const char *vdisk,
         JsonObject *answer = json_object_new();
 
         json_object_set_string_member(answer, "removed", vdisk);
-        describe_json(answer);
+        command_answer(answer);
     } else {
         printf("%s and its %u versions are deleted\n", vdisk,
                m->versions->len);

@@ -87,7 +87,7 @@ static int call_done(const Call *c, const Version *v, const char *what)
     audit(c->action, c->vdisk, v->number, "%s@%" PRIu64 " %s", c->vdisk,
           v->number, what);
     if (c->options.json) {
-        describe_json(describe_version(c->manifest, v, store_now()));
+        command_answer(describe_version(c->manifest, v, store_now()));
     } else {
         printf("%s@%" PRIu64 " %s\n", c->vdisk, v->number, what);
     }
@@ -335,7 +335,7 @@ int command_version_rm(int argc, char **argv)
 
         json_object_set_string_member(answer, "vdisk", c.vdisk);
         json_object_set_int_member(answer, "removed", c.number);
-        describe_json(answer);
+        command_answer(answer);
     } else {
         printf("%s@%" PRIu64 " is deleted\n", c.vdisk, c.number);
     }

@@ -76,6 +76,20 @@ static bool parse_version(const char *text, uint64_t *number)
     return true;
 }
 
+/* An object about a version; @vdisk NULL, @number 0: not known which */
+static void begin_version(JsonBuilder *b, const char *vdisk, uint64_t number)
+{
+    json_builder_begin_object(b);
+    if (vdisk) {
+        json_builder_set_member_name(b, "vdisk");
+        json_builder_add_string_value(b, vdisk);
+    }
+    if (number) {
+        json_builder_set_member_name(b, "version");
+        json_builder_add_int_value(b, number);
+    }
+}
+
 static void print_imported(const Manifest *m, const Version *v, bool json)
 {
     g_autofree char *root = version_root_text(v);
@@ -88,11 +102,7 @@ static void print_imported(const Manifest *m, const Version *v, bool json)
         return;
     }
     b = json_builder_new();
-    json_builder_begin_object(b);
-    json_builder_set_member_name(b, "vdisk");
-    json_builder_add_string_value(b, m->vdisk);
-    json_builder_set_member_name(b, "version");
-    json_builder_add_int_value(b, v->number);
+    begin_version(b, m->vdisk, v->number);
     json_builder_set_member_name(b, "size");
     json_builder_add_int_value(b, v->size);
     json_builder_set_member_name(b, "root");
@@ -192,11 +202,7 @@ static void add_ranges(JsonBuilder *b, const char *name, GArray *ranges)
 static void add_verification(JsonBuilder *b, const Manifest *m,
                              const Version *v, const Verification *r)
 {
-    json_builder_begin_object(b);
-    json_builder_set_member_name(b, "vdisk");
-    json_builder_add_string_value(b, m->vdisk);
-    json_builder_set_member_name(b, "version");
-    json_builder_add_int_value(b, v->number);
+    begin_version(b, m->vdisk, v->number);
     json_builder_set_member_name(b, "content");
     json_builder_add_boolean_value(b, r->content);
     json_builder_set_member_name(b, "tree");
@@ -233,15 +239,7 @@ static void cannot_verify(VerifyRun *run, const char *vdisk, uint64_t number,
     if (!run->json) {
         return;
     }
-    json_builder_begin_object(run->json);
-    if (vdisk) {
-        json_builder_set_member_name(run->json, "vdisk");
-        json_builder_add_string_value(run->json, vdisk);
-    }
-    if (number) {
-        json_builder_set_member_name(run->json, "version");
-        json_builder_add_int_value(run->json, number);
-    }
+    begin_version(run->json, vdisk, number);
     json_builder_set_member_name(run->json, "error");
     json_builder_add_string_value(run->json, error->message);
     json_builder_end_object(run->json);
@@ -365,11 +363,7 @@ static void print_exported(const Manifest *m, const Version *v,
                m->vdisk, format);
         return;
     }
-    json_builder_begin_object(b);
-    json_builder_set_member_name(b, "vdisk");
-    json_builder_add_string_value(b, m->vdisk);
-    json_builder_set_member_name(b, "version");
-    json_builder_add_int_value(b, v->number);
+    begin_version(b, m->vdisk, v->number);
     json_builder_set_member_name(b, "file");
     json_builder_add_string_value(b, file);
     json_builder_set_member_name(b, "format");

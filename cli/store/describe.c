@@ -130,11 +130,3 @@ void describe_print(const Store *s, const Manifest *m, int64_t now)
                v->comment ? ": " : "", v->comment ? v->comment : "");
     }
 }
-
-void describe_json(JsonObject *o)
-{
-    g_autoptr(JsonObject) object = o;
-    g_autofree char *text = json_strict_text(object);
-
-    fputs(text, stdout);
-}

@@ -26,7 +26,4 @@ char *describe_access(const Manifest *m, const Version *v, int64_t now);
 /* A table of all versions to standard output */
 void describe_print(const Store *s, const Manifest *m, int64_t now);
 
-/* @o on standard output, and it is gone */
-void describe_json(JsonObject *o);
-
 #endif /* CLI_STORE_DESCRIBE_H */

@@ -6,7 +6,10 @@ that version does not come up.
 """
 
 import json
+import os
+import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -274,6 +277,103 @@ def two_at_once(o):
     return test
 
 
+class Behind(threading.Thread):
+    """A desktop behind vhost-user, but for the hook: at each power-on it gets
+    a storage daemon on what is wanted, to whose disk its guest may write"""
+
+    def __init__(self, o, name):
+        super().__init__(daemon=True)
+        self.o, self.name, self.writes = o, name, False
+        self.monitor = f"{o.folder}/{name}.qmp"
+        self.nbd = f"{o.folder}/{name}.nbd"
+        self.qsd = self.power_on = None
+        self.over = threading.Event()
+
+    def start_daemon(self, number):
+        image = self.o.image("win11", number)
+        disk = f"{self.o.folder}/{self.name}.{number}"
+        subprocess.run([lab.QEMU_IMG, "create", "-q", "-f", "mcs", "-b", image, "-F",
+                        "raw", "-o", "lifetime=pooled", disk], check=True)
+        self.qsd = subprocess.Popen(
+            [lab.QSD, "--blockdev", "driver=mcs,node-name=disk0,file.driver=file,"
+             f"file.filename={disk}", "--chardev",
+             f"socket,id=m,path={self.monitor},server=on,wait=off",
+             "--monitor", "chardev=m", "--nbd-server",
+             f"addr.type=unix,addr.path={self.nbd}", "--export",
+             "nbd,id=e,node-name=disk0,name=d,writable=on"])
+
+    def stop_daemon(self):
+        if self.qsd:
+            self.qsd.kill()
+            self.qsd.wait()
+
+    def wanted(self):
+        text = self.o.kvm1.metadata(self.name)
+        return int(re.search("<wanted number=.([0-9]+)", text).group(1))
+
+    def id(self):
+        return self.o.kvm1.virsh("domid", self.name, check_it=False).stdout.strip()
+
+    def write(self):
+        """As its guest would: a QMP reset first, which lets clients in"""
+        qmp = [{"execute": "qmp_capabilities"},
+               {"execute": "vdisk-reset", "arguments": {"node-name": "disk0"}}]
+        until("a daemon", lambda: os.path.exists(self.monitor))
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(self.monitor)
+            s.sendall("".join(json.dumps(q) for q in qmp).encode())
+            time.sleep(0.2)
+        if self.writes:
+            subprocess.run([os.path.join(os.path.dirname(lab.QEMU), "qemu-io"), "-f", "raw",
+                            "-c", "write -q 4k 512", f"nbd+unix:///d?socket={self.nbd}"],
+                           check=True)
+
+    def run(self):
+        while not self.over.wait(0.1):
+            now = self.id()
+            if now not in ("", "-", self.power_on):
+                self.stop_daemon()
+                for path in (self.monitor, self.nbd):
+                    if os.path.exists(path):
+                        os.unlink(path)
+                self.start_daemon(self.wanted())
+                self.power_on = now
+                self.write()
+        self.stop_daemon()
+
+
+def behind(o):
+    def test():
+        """vhost-user without an agent: up when its guest has written, and back if not"""
+        element = o.desktop_element("behind", GOOD, catalog="far").replace(
+            'run="in-process"', 'run="vhost-user"')
+        for name, text in (("far-master", o.catalog_element("far")), ("behind", element)):
+            path = os.path.join(o.folder, name + ".xml")
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(lab.domain(name, text))
+            o.kvm1.virsh("define", path)
+        o.kvm1.virsh("start", "behind")
+        desktop = Behind(o, "behind")
+        desktop.start()
+
+        def push_it(number, come_up):
+            return o.run("push", "far", str(number), "--when", "now", "--come-up",
+                         come_up, "--timeout", "60")
+        try:
+            until("its daemon", lambda: o.run("status", "far", "--json").json()[
+                "desktops"][0].get("actual") == GOOD)
+            push_it(NEXT, "5").expect(3, "did not come up in time")
+            until("its way back", lambda: o.run("status", "far", "--json").json()[
+                "desktops"][0].get("actual") == GOOD)
+            desktop.writes = True
+            push_it(NEXT, "60").expect(0, "1 of 1")
+        finally:
+            desktop.over.set()
+            desktop.join()
+            o.kvm1.virsh("destroy", "behind", check_it=False)
+    return test
+
+
 def switched_off(o):
     def test():
         """one that is off takes it when it is told; one that is started stays"""
@@ -289,4 +389,5 @@ def main():
     with Office() as o:
         return lab.run_tests(make(o) for make in (
             at_reset, back_before_reset, now_in_batches, goes_back, tolerates,
-            stays_back, pilots, session_ends, two_at_once, switched_off))
+            stays_back, pilots, session_ends, two_at_once, behind,
+            switched_off))
