@@ -114,7 +114,8 @@ static int coroutine_fn GRAPH_RDLOCK read_ahead(PvsPrivate *p)
         e = QSIMPLEQ_NEXT(p->now->epoch, next);
         e = e && e->closed ? e : NULL;
     }
-    if (e) {
+    /* Its last records may still be on their way into the journal */
+    if (e && pvs_journal_co_make_durable(&p->journal, e->end.seq - 1) >= 0) {
         p->next = pvs_shipment_new(p, e);
         pvs_shipment_co_read_ahead(p->next);
     }
