@@ -176,7 +176,8 @@ static void chain(PvsJournal *j, JournalBatch *b, Append *a)
     r->seq = j->head.seq;
     r->epoch = j->head.epoch;
     r->link = j->head.link;
-    r->durable = j->durable;
+    /* As in the header: a start that nothing followed may be written over */
+    r->durable = j->durable > j->start ? j->durable : 0;
     journal_record_encode(r, a->buf);
     if (r->type == JOURNAL_WRITE || r->type == JOURNAL_ZERO) {
         pvs_journal_note(j, r, j->head.pos + j->unit);
