@@ -274,6 +274,17 @@ class Trial:
         until(lambda: write_fails(conn) and first.pvs()['fenced'], 20,
               'the first one is fenced')
 
+    def breathe(self):
+        """Faults without a pause let nothing through, and in the end the
+        buffer would be full while nobody is there to bring the store back."""
+        lag = self.pvs_lag()
+        if lag > SMALL_BUFFER // 2:
+            until(lambda: self.pvs_lag() < SMALL_BUFFER // 4, 60,
+                  f'what lags behind ({lag} bytes) becomes less')
+
+    def pvs_lag(self):
+        return self.node.pvs()['buffer']['lag-bytes']
+
     def end(self):
         """All of it on the store, and nothing else."""
         self.link.set(cut_after=0, refuse=0)
@@ -289,6 +300,7 @@ def torture(args, kinds, count, flushes=0.25, durability='local'):
             t.work(t.rng.randrange(1, 12), flushes)
             {'desktop': t.kill_desktop, 'store': t.kill_store,
              'link': t.flap, 'host': t.take_over}[t.rng.choice(kinds)]()
+            t.breathe()
         t.end()
         print(f'# seed {args.seed}: {t.kills}, {t.model.number} writes, '
               f'{t.errors} errors, {t.node.pvs()["buffer"]["epochs-shipped"]} '
