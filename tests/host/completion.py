@@ -14,7 +14,8 @@ SCRIPT = os.path.join(lab.TOP, "packaging/bash-completion/deskcast")
 MAN = os.path.join(lab.TOP, "docs/man")
 PAGES = {"status": "status", "push": "push", "rollback": "push",
          "follow": "push", "stage": "host", "catalog": "catalog",
-         "host": "host", "update": "update", "journal": "journal"}
+         "host": "host", "update": "update", "journal": "journal",
+         "exporter": "exporter"}
 
 
 def complete(*words):
