@@ -8,6 +8,7 @@
 
 #include "cli/audit.h"
 #include "cli/commands.h"
+#include "cli/host/domain-job.h"
 #include "cli/host/plan.h"
 #include "cli/host/target.h"
 #include "create-plan.h"
@@ -173,46 +174,14 @@ static bool find_version(Create *c, GError **error)
                               &c->wanted, error);
 }
 
-typedef struct XmlJob {
-    virDomainPtr domain;
-    char *xml;
-} XmlJob;
-
-static bool get_xml(virConnectPtr conn, void *opaque, GError **error)
-{
-    XmlJob *job = opaque;
-
-    job->xml = virDomainGetXMLDesc(job->domain, VIR_DOMAIN_XML_INACTIVE |
-                                   VIR_DOMAIN_XML_SECURE);
-    return job->xml || fleet_set_error(error, "the master VM's XML");
-}
-
-static void xml_job_free(void *opaque)
-{
-    XmlJob *job = opaque;
-
-    virDomainFree(job->domain);
-    free(job->xml);
-    g_free(job);
-}
-
 static bool fetch_master(Create *c, GError **error)
 {
-    XmlJob *job = g_new0(XmlJob, 1);
-    FleetAnswer answer;
+    g_autoptr(DomainJob) job = domain_job_do(c->survey->fleet, c->master->host,
+                                             domain_job_get_xml,
+                                             domain_job_of(c->master), error);
 
-    virDomainRef(c->master->domain);
-    job->domain = c->master->domain;
-    fleet_post(c->survey->fleet, c->master->host, 0, get_xml, job,
-               xml_job_free);
-    if (!fleet_next(c->survey->fleet, &answer, -1) || answer.error) {
-        g_propagate_error(error, answer.error);
-        return false;
-    }
-    job = answer.job;
-    c->master_xml = g_strdup(job->xml);
-    xml_job_free(job);
-    return true;
+    c->master_xml = job ? g_strdup(job->xml) : NULL;
+    return job;
 }
 
 static char *file_of(const Create *c, const char *name, const char *suffix)

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 typedef struct RemoveJob {
-    virDomainPtr domain;
+    char uuid[VIR_UUID_STRING_BUFLEN];
     DesktopMetadata *d;
     bool local;
 } RemoveJob;
@@ -26,7 +26,6 @@ static void remove_job_free(void *opaque)
 {
     RemoveJob *job = opaque;
 
-    virDomainFree(job->domain);
     desktop_metadata_free(job->d);
     g_free(job);
 }
@@ -53,19 +52,23 @@ static bool remove_file(virConnectPtr conn, const RemoveJob *job,
 static bool remove_job_run(virConnectPtr conn, void *opaque, GError **error)
 {
     RemoveJob *job = opaque;
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
 
-    if (virDomainIsActive(job->domain) != 0) {
+    if (!domain) {
+        return false;
+    }
+    if (virDomainIsActive(domain) != 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
                     "it runs: shut it down first");
         return false;
     }
-    if (virDomainUndefineFlags(job->domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE |
+    if (virDomainUndefineFlags(domain, VIR_DOMAIN_UNDEFINE_MANAGED_SAVE |
                                VIR_DOMAIN_UNDEFINE_NVRAM |
                                VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA) < 0) {
         return fleet_set_error(error, "libvirt does not undefine it");
     }
     /* Started between the question and the answer, it goes on without a name */
-    if (virDomainIsActive(job->domain) == 1) {
+    if (virDomainIsActive(domain) == 1) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
                     "it was started just now, and runs on until it is shut "
                     "down; its disk is left in '%s'", job->d->disk);
@@ -128,8 +131,7 @@ static unsigned post_all(Survey *s, char **names, bool yes,
             continue;
         }
         job = g_new0(RemoveJob, 1);
-        virDomainRef(f->domain);
-        job->domain = f->domain;
+        g_strlcpy(job->uuid, f->uuid, sizeof(job->uuid));
         job->d = g_steal_pointer(&f->desktop);
         job->local = host_is_local(survey_host(s, f->host));
         fleet_post(s->fleet, f->host, i, remove_job_run, job, remove_job_free);

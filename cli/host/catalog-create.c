@@ -154,9 +154,9 @@ static DomainJob *find_master(Survey *s, const char *name, guint *host,
     while (fleet_next(s->fleet, &a, -1)) {
         DomainJob *job = a.job;
 
-        if (!a.error && job->domain && found) {
+        if (!a.error && *job->uuid && found) {
             two = true;
-        } else if (!a.error && job->domain) {
+        } else if (!a.error && *job->uuid) {
             found = g_steal_pointer(&job);
             *host = a.host;
         }

@@ -16,14 +16,13 @@
 #define QMP_TIMEOUT_MS      3000
 #define AGENT_TIMEOUT_S     2
 
-DiskJob *disk_job_new(virDomainPtr domain, const DesktopMetadata *d,
+DiskJob *disk_job_new(const char *uuid, const DesktopMetadata *d,
                       const Host *host)
 {
     DiskJob *job = g_new0(DiskJob, 1);
     g_autofree char *text = desktop_metadata_text(d);
 
-    virDomainRef(domain);
-    job->domain = domain;
+    g_strlcpy(job->uuid, uuid, sizeof(job->uuid));
     job->desktop = desktop_metadata_parse(text, NULL);
     job->local = host_is_local(host);
     g_assert(job->desktop);
@@ -34,10 +33,23 @@ void disk_job_free(void *data)
 {
     DiskJob *job = data;
 
-    virDomainFree(job->domain);
     desktop_metadata_free(job->desktop);
     actual_clear(&job->actual);
     g_free(job);
+}
+
+/* Find the domain on this thread's connection, and do it */
+static bool with_domain(virConnectPtr conn, DiskJob *job,
+                        bool (*run)(DiskJob *job, GError **error),
+                        GError **error)
+{
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
+    bool done;
+
+    job->domain = domain;
+    done = domain && run(job, error);
+    job->domain = NULL;
+    return done;
 }
 
 static bool is_in_process(const DiskJob *job)
@@ -124,11 +136,14 @@ static bool get_state(DiskJob *job, GError **error)
     return true;
 }
 
+static bool look(DiskJob *job, GError **error)
+{
+    return get_state(job, error) && (!job->running || get_actual(job, error));
+}
+
 bool disk_job_look(virConnectPtr conn, void *data, GError **error)
 {
-    DiskJob *job = data;
-
-    return get_state(job, error) && (!job->running || get_actual(job, error));
+    return with_domain(conn, data, look, error);
 }
 
 static char *assign_command(const DesktopMetadata *d)
@@ -233,9 +248,8 @@ static bool reset(DiskJob *job, GError **error)
            fleet_set_error(error, "switching it off and on");
 }
 
-bool disk_job_take(virConnectPtr conn, void *data, GError **error)
+static bool take(DiskJob *job, GError **error)
 {
-    DiskJob *job = data;
     bool was;
 
     if (!is_active(job, error) || (job->running && !assign(job, error)) ||
@@ -250,6 +264,11 @@ bool disk_job_take(virConnectPtr conn, void *data, GError **error)
         return false;
     }
     return !job->reset_too || !job->running || reset(job, error);
+}
+
+bool disk_job_take(virConnectPtr conn, void *data, GError **error)
+{
+    return with_domain(conn, data, take, error);
 }
 
 /* Write requests of all of its disks since QEMU was started */
@@ -340,10 +359,8 @@ static bool agent_answers(const DiskJob *job)
     return answers;
 }
 
-bool disk_job_reset(virConnectPtr conn, void *data, GError **error)
+static bool reset_watched(DiskJob *job, GError **error)
 {
-    DiskJob *job = data;
-
     job->watch_agent = has_agent(job);
     if (is_in_process(job)) {
         if (!get_actual(job, error) ||
@@ -355,6 +372,11 @@ bool disk_job_reset(virConnectPtr conn, void *data, GError **error)
         job->watch_daemon = get_actual(job, NULL);
     }
     return reset(job, error);
+}
+
+bool disk_job_reset(virConnectPtr conn, void *data, GError **error)
+{
+    return with_domain(conn, data, reset_watched, error);
 }
 
 /* In a storage daemon: which may be out of reach, on another host. Then there
@@ -376,9 +398,8 @@ static bool watch_behind(DiskJob *job, GError **error)
     return job->up || has_written(job, &job->up, error);
 }
 
-bool disk_job_watch(virConnectPtr conn, void *data, GError **error)
+static bool watch(DiskJob *job, GError **error)
 {
-    DiskJob *job = data;
     uint64_t writes;
 
     job->up = false;
@@ -407,4 +428,9 @@ bool disk_job_watch(virConnectPtr conn, void *data, GError **error)
     }
     job->up = writes > job->writes;
     return true;
+}
+
+bool disk_job_watch(virConnectPtr conn, void *data, GError **error)
+{
+    return with_domain(conn, data, watch, error);
 }

@@ -12,7 +12,7 @@
 
 /* Copies only: a job may outlive everybody's interest in it */
 typedef struct DiskJob {
-    virDomainPtr domain;
+    char uuid[VIR_UUID_STRING_BUFLEN];
     DesktopMetadata *desktop;   /* as it is to be from now on */
     bool local;                 /* its host is this one */
     bool reset_too;             /* disk_job_take(): at once */
@@ -21,6 +21,8 @@ typedef struct DiskJob {
     bool watch_daemon;          /* vhost-user: its storage daemon can be asked */
     uint64_t resets, writes;    /* before it was reset */
 
+    virDomainPtr domain;        /* only while it runs, in its thread */
+
     bool running;               /* found */
     virDomainState state;
     Actual actual;
@@ -28,7 +30,7 @@ typedef struct DiskJob {
 } DiskJob;
 
 /* Copies @d */
-DiskJob *disk_job_new(virDomainPtr domain, const DesktopMetadata *d,
+DiskJob *disk_job_new(const char *uuid, const DesktopMetadata *d,
                       const Host *host);
 void disk_job_free(void *job);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DiskJob, disk_job_free)

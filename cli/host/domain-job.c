@@ -21,12 +21,11 @@ DomainJob *domain_job_new(const char *name)
     return job;
 }
 
-DomainJob *domain_job_of(virDomainPtr domain)
+DomainJob *domain_job_of(const Found *found)
 {
-    DomainJob *job = domain_job_new(virDomainGetName(domain));
+    DomainJob *job = domain_job_new(found->name);
 
-    virDomainRef(domain);
-    job->domain = domain;
+    g_strlcpy(job->uuid, found->uuid, sizeof(job->uuid));
     return job;
 }
 
@@ -34,9 +33,6 @@ void domain_job_free(void *data)
 {
     DomainJob *job = data;
 
-    if (job->domain) {
-        virDomainFree(job->domain);
-    }
     g_free(job->name);
     g_free(job->metadata);
     free(job->xml);
@@ -48,38 +44,45 @@ void domain_job_free(void *data)
 bool domain_job_find(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
+    g_autoptr(virDomain) domain = virDomainLookupByName(conn, job->name);
     char *text;
 
-    job->domain = virDomainLookupByName(conn, job->name);
-    if (!job->domain) {
+    if (!domain) {
         return virGetLastErrorCode() == VIR_ERR_NO_DOMAIN ||
                fleet_set_error(error, job->name);
     }
-    text = virDomainGetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT,
+    text = virDomainGetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT,
                                 METADATA_NAMESPACE, 0);
     job->has_metadata = text != NULL;
-    job->running = virDomainIsActive(job->domain) > 0;
+    job->running = virDomainIsActive(domain) > 0;
     free(text);
-    return true;
+    return virDomainGetUUIDString(domain, job->uuid) == 0 ||
+           fleet_set_error(error, job->name);
 }
 
 bool domain_job_set_metadata(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
     unsigned flags = VIR_DOMAIN_AFFECT_CONFIG;
 
-    return virDomainSetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT,
-                                job->metadata, METADATA_PREFIX,
-                                METADATA_NAMESPACE, flags) == 0 ||
-           fleet_set_error(error, job->name);
+    return domain &&
+           (virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT,
+                                 job->metadata, METADATA_PREFIX,
+                                 METADATA_NAMESPACE, flags) == 0 ||
+            fleet_set_error(error, job->name));
 }
 
 bool domain_job_get_xml(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
 
-    job->running = virDomainIsActive(job->domain) > 0;
-    job->xml = virDomainGetXMLDesc(job->domain, VIR_DOMAIN_XML_INACTIVE |
+    if (!domain) {
+        return false;
+    }
+    job->running = virDomainIsActive(domain) > 0;
+    job->xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE |
                                    VIR_DOMAIN_XML_SECURE);
     return job->xml || fleet_set_error(error, job->name);
 }
@@ -99,38 +102,45 @@ bool domain_job_run_xml(virConnectPtr conn, void *data, GError **error)
 bool domain_job_shutdown(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
 
-    return virDomainShutdown(job->domain) == 0 ||
-           fleet_set_error(error, job->name);
+    return domain && (virDomainShutdown(domain) == 0 ||
+                      fleet_set_error(error, job->name));
 }
 
 bool domain_job_destroy(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
 
-    return virDomainDestroy(job->domain) == 0 ||
-           fleet_set_error(error, job->name);
+    return domain && (virDomainDestroy(domain) == 0 ||
+                      fleet_set_error(error, job->name));
 }
 
 bool domain_job_state(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
-    int active = virDomainIsActive(job->domain);
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
+    int active = domain ? virDomainIsActive(domain) : -1;
 
     job->running = active > 0;
-    return active >= 0 || fleet_set_error(error, job->name);
+    return active >= 0 || (domain && fleet_set_error(error, job->name));
 }
 
 bool domain_job_qmp(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
+    g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
     g_autoptr(JsonParser) parser = json_parser_new();
     JsonNode *root;
     JsonObject *refused;
 
     free(job->answer);
     job->answer = NULL;
-    if (virDomainQemuMonitorCommand(job->domain, job->command, &job->answer,
+    if (!domain) {
+        return false;
+    }
+    if (virDomainQemuMonitorCommand(domain, job->command, &job->answer,
                                     0) < 0) {
         return fleet_set_error(error, job->name);
     }

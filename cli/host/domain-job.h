@@ -7,11 +7,11 @@
 #ifndef CLI_HOST_DOMAIN_JOB_H
 #define CLI_HOST_DOMAIN_JOB_H
 
-#include "fleet.h"
+#include "survey.h"
 
 typedef struct DomainJob {
     char *name;
-    virDomainPtr domain;        /* found */
+    char uuid[VIR_UUID_STRING_BUFLEN];  /* found; "" if there is none */
     bool has_metadata;          /* of ours */
     bool running;
     char *metadata;             /* to be set */
@@ -22,11 +22,11 @@ typedef struct DomainJob {
 
 DomainJob *domain_job_new(const char *name);
 /* For one that is known */
-DomainJob *domain_job_of(virDomainPtr domain);
+DomainJob *domain_job_of(const Found *found);
 void domain_job_free(void *job);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainJob, domain_job_free)
 
-/* Sets domain, NULL if the host has none of that name */
+/* Sets uuid, unless the host has none of that name */
 FleetFunc domain_job_find;
 FleetFunc domain_job_set_metadata;         /* of the definition */
 /* Its definition, not what runs now; and running */

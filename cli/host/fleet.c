@@ -7,6 +7,7 @@
 #include "fleet.h"
 
 #include <libvirt/virterror.h>
+#include <signal.h>
 
 typedef struct Job {
     guint id;
@@ -23,15 +24,15 @@ typedef struct Job {
 /* What a host's threads share with the caller and may outlive it */
 typedef struct Work {
     gatomicrefcount refs;
-    gint threads;               /* that run; the last one closes */
     char *uri;
     guint host;
     GAsyncQueue *jobs;          /* Job; to the threads */
     GAsyncQueue *answers;       /* Answer; all hosts' */
 
     GMutex lock;                /* of what follows */
-    virConnectPtr conn;
-    GError *broken;             /* no connection, or no more */
+    guint threads;              /* that take jobs */
+    guint connected;            /* of them */
+    GError *broken;             /* no connection, or one that broke */
 } Work;
 
 typedef struct Answer {
@@ -99,50 +100,91 @@ bool fleet_set_error(GError **error, const char *what)
     return false;
 }
 
-/* With a reference of its own. The first one to need it connects. */
-static virConnectPtr get_connection(Work *work, GError **error)
+virDomainPtr fleet_domain(virConnectPtr conn, const char *uuid, GError **error)
+{
+    virDomainPtr domain = virDomainLookupByUUIDString(conn, uuid);
+
+    if (!domain) {
+        fleet_set_error(error, "the domain");
+    }
+    return domain;
+}
+
+/* Takes @why */
+static void set_broken(Work *work, GError *why)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&work->lock);
 
-    if (!work->conn && !work->broken) {
-        work->conn = virConnectOpen(work->uri);
-        if (!work->conn) {
-            fleet_set_error(&work->broken, "no connection");
-        }
-    }
     if (work->broken) {
-        g_propagate_error(error, g_error_copy(work->broken));
-        return NULL;
+        g_error_free(why);
+    } else {
+        work->broken = why;
     }
-    virConnectRef(work->conn);
-    return work->conn;
 }
 
 /* After a job failed: by itself, or because the connection did? */
 static bool is_broken(Work *work, virConnectPtr conn, const GError *why)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&work->lock);
-
-    if (!work->broken && virConnectIsAlive(conn) == 0) {
-        g_set_error(&work->broken, G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
-                    "the connection broke: %s", why->message);
+    if (virConnectIsAlive(conn) != 0) {
+        return false;
     }
-    return work->broken != NULL;
+    set_broken(work, g_error_new(G_IO_ERROR, G_IO_ERROR_CONNECTION_CLOSED,
+                                 "the connection broke: %s", why->message));
+    return true;
 }
 
-static void run_job(Work *work, Job *job)
+/* False with @error once the host is given up */
+static bool check_broken(Work *work, GError **error)
 {
-    virConnectPtr conn = get_connection(work, &job->error);
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&work->lock);
 
-    if (!conn) {
+    if (work->broken) {
+        g_propagate_error(error, g_error_copy(work->broken));
+    }
+    return !work->broken;
+}
+
+/*
+ * A thread has, or has not, got a connection. False: this one shall not take
+ * jobs, because others have one, and the host admits no more of them.
+ */
+static bool count_connection(Work *work, bool has)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&work->lock);
+
+    work->connected += has;
+    if (!has && work->connected) {
+        work->threads--;
+        return false;
+    }
+    return true;
+}
+
+/* False if others are to do it */
+static bool run_job(Work *work, virConnectPtr *conn, Job *job)
+{
+    if (!check_broken(work, &job->error)) {
         job->broken = true;
-        return;
+        return true;
     }
     virResetLastError();
-    if (!job->run(conn, job->data, &job->error)) {
-        job->broken = is_broken(work, conn, job->error);
+    if (!*conn) {
+        *conn = virConnectOpen(work->uri);
+        if (!*conn) {
+            fleet_set_error(&job->error, "no connection");
+        }
+        if (!count_connection(work, *conn)) {
+            g_clear_error(&job->error);
+            return false;
+        }
     }
-    virConnectClose(conn);
+    if (!*conn) {
+        job->broken = true;
+        set_broken(work, g_error_copy(job->error));
+    } else if (!job->run(*conn, job->data, &job->error)) {
+        job->broken = is_broken(work, *conn, job->error);
+    }
+    return true;
 }
 
 static void answer(Work *work, Job *job)
@@ -153,18 +195,35 @@ static void answer(Work *work, Job *job)
     g_async_queue_push(work->answers, a);
 }
 
+/* A host that hangs up between two calls is an error of the next one: libvirt
+ * writes to its socket without MSG_NOSIGNAL. The signal is the thread's own. */
+static void block_sigpipe(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 static void *host_thread(void *data)
 {
     Work *work = data;
+    virConnectPtr conn = NULL;
     Job *job;
 
+    block_sigpipe();
     while ((job = g_async_queue_pop(work->jobs))->run) {
-        run_job(work, job);
+        if (!run_job(work, &conn, job)) {
+            g_async_queue_push_front(work->jobs, job);
+            work_unref(work);
+            return NULL;
+        }
         answer(work, job);
     }
     job_free(job);
-    if (g_atomic_int_dec_and_test(&work->threads) && work->conn) {
-        virConnectClose(work->conn);
+    if (conn) {
+        virConnectClose(conn);
     }
     answer(work, NULL);
     work_unref(work);
@@ -221,11 +280,12 @@ static void start_threads(Member *m)
 /* Returns how many may be expected to */
 static guint end_threads(Member *m)
 {
-    for (int i = 0; m->started && i < FLEET_THREADS; i++) {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&m->work->lock);
+
+    for (guint i = 0; i < m->work->threads; i++) {
         g_async_queue_push(m->work->jobs, g_new0(Job, 1));
     }
-    return m->started && !m->abandoned && !g_hash_table_size(m->owed)
-           ? FLEET_THREADS : 0;
+    return !m->abandoned && !g_hash_table_size(m->owed) ? m->work->threads : 0;
 }
 
 static void wait_for_threads(Fleet *fleet, guint threads)

@@ -1,8 +1,8 @@
 /*
  * Work on many hosts at once; none waits for another
  *
- * Each host has threads of its own, and one connection. The caller posts jobs
- * and gets answers back, in the order in which they come:
+ * Each host has threads of its own, and each of these a connection of its own.
+ * The caller posts jobs and gets answers back, in the order in which they come:
  *
  *   fleet_post() --> host's queue --> job runs --> fleet_next()
  *                                        |
@@ -11,6 +11,12 @@
  *
  * libvirt's calls cannot be interrupted. The threads of a lost host are left
  * behind with what they use; what they answer later is dropped.
+ *
+ * No connection is used by two threads: libvirt's client, where a call fails
+ * while another thread's call waits on the same connection, reads that one's
+ * stack after it is gone (CVE-2024-4418, not mended in libvirt 9.0). Hence
+ * nothing that belongs to a connection, such as a virDomainPtr, leaves the job
+ * that got it; between jobs a domain is its UUID.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -27,8 +33,9 @@
 typedef struct Fleet Fleet;
 
 /*
- * Runs in a thread of the host. @job is its own until it returns: what it
- * reads must be a copy, what it finds goes in there. False with @error.
+ * Runs in a thread of the host, on that thread's connection. @job is its own
+ * until it returns: what it reads must be a copy, what it finds goes in there,
+ * nothing of @conn among it. False with @error.
  */
 typedef bool FleetFunc(virConnectPtr conn, void *job, GError **error);
 
@@ -69,6 +76,12 @@ guint fleet_owed(const Fleet *fleet);
 
 /* Why the host is lost; NULL if it is not */
 const GError *fleet_lost(const Fleet *fleet, guint host);
+
+/* For a job: the domain with that UUID, to be freed before the job returns.
+ * NULL with @error. */
+virDomainPtr fleet_domain(virConnectPtr conn, const char *uuid,
+                          GError **error);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(virDomain, virDomainFree)
 
 /* An error from libvirt's last one in this thread, after @what */
 bool fleet_set_error(GError **error, const char *what);

@@ -95,7 +95,7 @@ static DiskJob *make_job(Run *run, guint i, RolloutAction action)
     PushDesktop *d = g_ptr_array_index(run->push->desktops, i);
     const RolloutDesktop *r = rollout_desktop(run->push->rollout, i);
     bool back = action == ROLLOUT_RESTORE;
-    DiskJob *job = disk_job_new(d->found->domain, back ? d->before : d->after,
+    DiskJob *job = disk_job_new(d->found->uuid, back ? d->before : d->after,
                                 survey_host(run->push->survey,
                                             d->found->host));
 

@@ -302,7 +302,7 @@ static int note_back(Push *push, const PushOptions *o, const Found *master)
                         o->kind == KIND_FOLLOW)) {
         return COMMAND_DONE;
     }
-    job = domain_job_of(master->domain);
+    job = domain_job_of(master);
     job->metadata = catalog_metadata_text(master->catalog);
     if (domain_job_run(push->survey->fleet, master->host,
                        domain_job_set_metadata, job, &error)) {

@@ -23,7 +23,6 @@ static void found_free(void *data)
 {
     Found *f = data;
 
-    virDomainFree(f->domain);
     g_free(f->name);
     desktop_metadata_free(f->desktop);
     catalog_metadata_free(f->catalog);
@@ -124,8 +123,7 @@ static bool add_domain(Inquiry *q, virDomainPtr domain, GError **error)
         return true;
     }
     f = g_new0(Found, 1);
-    virDomainRef(domain);
-    f->domain = domain;
+    virDomainGetUUIDString(domain, f->uuid);
     f->name = g_strdup(virDomainGetName(domain));
     f->running = virDomainGetID(domain) != (unsigned)-1;
     f->state = f->running ? VIR_DOMAIN_RUNNING : VIR_DOMAIN_SHUTOFF;
@@ -228,7 +226,7 @@ static void ask_desktops(Survey *s)
         Found *f = g_ptr_array_index(s->found, i);
 
         if (f->desktop && f->running) {
-            DiskJob *job = disk_job_new(f->domain, f->desktop,
+            DiskJob *job = disk_job_new(f->uuid, f->desktop,
                                         survey_host(s, f->host));
 
             fleet_post(s->fleet, f->host, i, disk_job_look, job,

@@ -12,8 +12,8 @@
 
 typedef struct Found {
     guint host;                 /* of Survey.hosts */
-    virDomainPtr domain;
-    char *name;                 /* of the domain */
+    char uuid[VIR_UUID_STRING_BUFLEN];  /* of the domain */
+    char *name;                 /* its name */
     bool running;
     virDomainState state;
     DesktopMetadata *desktop;   /* one of these two, */

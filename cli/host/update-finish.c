@@ -62,7 +62,7 @@ static bool ask_to_shut_down(Finish *f, GError **error)
 {
     return domain_job_run(f->u.survey->fleet, f->u.master->host,
                           domain_job_shutdown,
-                          domain_job_of(f->u.master->domain), error);
+                          domain_job_of(f->u.master), error);
 }
 
 static bool wait_until_off(Finish *f, GError **error)
@@ -195,7 +195,7 @@ static bool stop_master(Finish *f, GError **error)
     }
     return !runs || domain_job_run(f->u.survey->fleet, f->u.master->host,
                                    domain_job_destroy,
-                                   domain_job_of(f->u.master->domain), error);
+                                   domain_job_of(f->u.master), error);
 }
 
 /* A server has the image open for as long as the manifest says that it has a

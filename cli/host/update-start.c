@@ -193,7 +193,7 @@ static bool run_master(Start *s, GError **error)
     Update *u = &s->u;
     DomainJob *job = domain_job_do(u->survey->fleet, u->master->host,
                                    domain_job_get_xml,
-                                   domain_job_of(u->master->domain), error);
+                                   domain_job_of(u->master), error);
     char *xml = job ? make_xml(s, job->xml, error) : NULL;
 
     if (!xml) {

@@ -50,7 +50,7 @@ bool update_open(Update *u, GError **error)
 
 bool update_note(Update *u, uint64_t version, GError **error)
 {
-    DomainJob *job = domain_job_of(u->master->domain);
+    DomainJob *job = domain_job_of(u->master);
 
     u->catalog->update = version;
     job->metadata = catalog_metadata_text(u->catalog);
@@ -62,7 +62,7 @@ bool update_runs(Update *u, bool *runs, GError **error)
 {
     g_autoptr(DomainJob) job = domain_job_do(u->survey->fleet, u->master->host,
                                              domain_job_state,
-                                             domain_job_of(u->master->domain),
+                                             domain_job_of(u->master),
                                              error);
 
     *runs = job && job->running;
@@ -71,7 +71,7 @@ bool update_runs(Update *u, bool *runs, GError **error)
 
 char *update_qmp(Update *u, const char *command, GError **error)
 {
-    DomainJob *job = domain_job_of(u->master->domain);
+    DomainJob *job = domain_job_of(u->master);
     g_autoptr(DomainJob) done = NULL;
 
     job->command = g_strdup(command);

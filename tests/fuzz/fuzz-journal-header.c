@@ -20,7 +20,7 @@ static void sign(uint8_t *buf, size_t bytes)
 
 static void header(uint8_t *buf)
 {
-    uint8_t again[JOURNAL_HEADER_BYTES];
+    uint8_t again[JOURNAL_HEADER_BYTES], third[JOURNAL_HEADER_BYTES];
     JournalHeader h, other;
     g_autofree char *why = NULL;
 
@@ -33,9 +33,12 @@ static void header(uint8_t *buf)
     assert(h.tail.pos % h.unit == 0 && h.tail.pos <= INT64_MAX);
     assert(h.virtual_size <= VDISK_MAX_SIZE && h.reserve <= h.ring_size);
     assert(strlen(h.vdisk) <= VDISK_NAME_CHARS);
+    /* Not the structures: what is behind a name's end means nothing */
     journal_header_encode(&h, again);
     assert(journal_header_decode(&other, again, &why));
-    assert(!memcmp(&h, &other, sizeof(h)));
+    journal_header_encode(&other, third);
+    assert(!memcmp(again, third, sizeof(again)));
+    assert(!strcmp(h.vdisk, other.vdisk));
 }
 
 static void label(uint8_t *buf)

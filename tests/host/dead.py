@@ -10,6 +10,7 @@ from lab import check
 
 COUNT = 100         # on each host
 TIMEOUT = 4
+ROUNDS = 12         # of connections that break, spread over a push
 
 
 class Office(lab.Lab):
@@ -136,6 +137,40 @@ def dies(o, is_mute):
     return whole
 
 
+def breaks_often(o):
+    def test():
+        """connections that break at any moment end no command by a signal"""
+        way = proxy.Proxy(o.path("proxy-whole.sock"), o.hosts[1].socket, 10 ** 9)
+        o.list_with(way.path)
+        o.run("push", "office", "13").expect(0)
+        whole, fired = way.passed, 0
+        for i in range(ROUNDS):
+            limit = whole * (i + 1) // (ROUNDS + 1)
+            way = proxy.Proxy(o.path(f"proxy-at-{i}.sock"), o.hosts[1].socket,
+                              limit)
+            o.list_with(way.path)
+            number = 12 + i % 2
+            r = o.run("push", "office", str(number), "--timeout", str(TIMEOUT))
+            fired += way.fired
+            check(r.status in (0, 1), "after", limit, "bytes it ended with",
+                  r.status, r.err)
+            # What the host that answers has is what was pushed, or all was left
+            o.list_hosts()
+            check(o.wanted().get(("kvm1", number), 0) in (0, COUNT), o.wanted())
+            o.run("push", "office", str(number)).expect(0)
+        check(fired >= ROUNDS / 2, "only", fired, "connections broke")
+        o.run("push", "office", "13").expect(0)
+        o.run("rollback", "office").expect(0)
+
+    def whole():
+        try:
+            test()
+        finally:
+            o.list_hosts()
+    whole.__doc__ = test.__doc__
+    return whole
+
+
 def other_model(o):
     def test():
         """a push to a catalog with a desktop of the other model is refused"""
@@ -219,5 +254,5 @@ def catalogs(o):
 def main():
     with Office() as o:
         return lab.run_tests([
-            mute(o), nobody(o), dies(o, False), dies(o, True), other_model(o),
-            bad_metadata(o), drain(o), catalogs(o)])
+            mute(o), nobody(o), dies(o, False), dies(o, True), breaks_often(o),
+            other_model(o), bad_metadata(o), drain(o), catalogs(o)])

@@ -12,7 +12,8 @@ class Proxy:
     client it breaks all connections, or (mute) passes nothing on any more."""
 
     def __init__(self, path, target, limit, mute=False):
-        self.target, self.limit, self.mute = target, limit, mute
+        self.path, self.target = path, target
+        self.limit, self.mute = limit, mute
         self.passed = 0
         self.fired = False
         self.server = socket.socket(socket.AF_UNIX)
