@@ -18,6 +18,7 @@ static const Command *const tables[] = {
     desktop_commands,
     disk_commands,
     selftest_commands,
+    watch_commands,
 };
 
 typedef void CommandFunc(const Command *c, void *opaque);
