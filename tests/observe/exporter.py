@@ -48,9 +48,12 @@ def real_disks(o):
 def who_is_there(o):
     def test():
         """one that hangs is down, one that is off is not, a master VM is none"""
+        o.kvm1.virsh("start", "mute1")
         m = once(o)
+        o.kvm1.virsh("destroy", "mute1")
         check(m.get("desktop_running", desktop="mute1") == 1)
         check(m.get("desktop_up", desktop="mute1") == 0)
+        check(m.get("desktop_up", desktop="mcs1") == 1)
         check(m.get("desktop_running", desktop="off1") == 0)
         check(not m.all("desktop_up", desktop="off1"))
         check(not m.all("desktop_running", desktop="master"))
