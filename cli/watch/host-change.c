@@ -5,6 +5,7 @@
  */
 
 #include "host-change.h"
+#include "rates.h"
 
 #include "cli/message-id.h"
 #include "cli/units.h"
@@ -26,7 +27,7 @@ static void tell_of(const Teller *t, const char *id, int priority,
                                             what);
     HostChange change = {
         .id = id, .priority = priority, .desktop = t->now->name,
-        .vdisk = t->now->metadata ? t->now->metadata->vdisk : "",
+        .vdisk = t->now->vdisk,
         .store = store, .text = text,
     };
 
@@ -82,24 +83,11 @@ static void look_at_outage(const Teller *t)
     }
 }
 
-static const StoreSample *find_store(const VdiskSample *s,
-                                     const StoreSample *like)
-{
-    for (guint i = 0; s && i < s->stores->len; i++) {
-        const StoreSample *store = g_ptr_array_index(s->stores, i);
-
-        if (store->tree == like->tree && !strcmp(store->name, like->name)) {
-            return store;
-        }
-    }
-    return NULL;
-}
-
 /* Suspect is what a store is for a moment: neither up nor down */
 static void look_at_store(const Teller *t, const StoreSample *now)
 {
-    const StoreSample *before = t->before ? find_store(t->before->disk, now)
-                                          : NULL;
+    const StoreSample *before = t->before
+        ? store_sample_find(t->before->disk, now) : NULL;
     StoreHealth was = before ? before->health : HEALTH_UP;
     const char *what = now->tree ? "the store of its tree" : "store";
 
