@@ -18,6 +18,7 @@ typedef struct Entry {
     char *name;
     char *metadata;             /* as text */
     bool running;
+    GuestAgent agent;
 } Entry;
 
 struct Lister {
@@ -74,6 +75,21 @@ static char *metadata_of(virDomainPtr domain)
            ? g_steal_pointer(&text) : NULL;
 }
 
+/* In XML that libvirt writes itself: state='connected' follows the name */
+static GuestAgent agent_of(virDomainPtr domain)
+{
+    char *xml = virDomainGetXMLDesc(domain, 0);
+    const char *name = xml ? strstr(xml, "name='org.qemu.guest_agent.0'")
+                           : NULL;
+    const char *end = name ? strchr(name, '>') : NULL;
+    const char *state = end ? strstr(name, "state='connected'") : NULL;
+    GuestAgent agent = !end ? AGENT_UNKNOWN
+                     : state && state < end ? AGENT_CONNECTED : AGENT_AWAY;
+
+    free(xml);
+    return agent;
+}
+
 static GPtrArray *list_domains(virConnectPtr conn, char **trouble)
 {
     GPtrArray *entries = g_ptr_array_new_with_free_func(entry_free);
@@ -95,6 +111,7 @@ static GPtrArray *list_domains(virConnectPtr conn, char **trouble)
             e->name = g_strdup(virDomainGetName(domains[i]));
             e->metadata = metadata;
             e->running = virDomainGetID(domains[i]) != (unsigned)-1;
+            e->agent = e->running ? agent_of(domains[i]) : AGENT_UNKNOWN;
             g_ptr_array_add(entries, e);
         }
         virDomainFree(domains[i]);
@@ -216,6 +233,7 @@ void lister_list(Lister *l, HostSample *s, int timeout_ms)
         DesktopSample *d = desktop_sample_new(
             e->name, desktop_metadata_parse(e->metadata, &error), e->running);
 
+        d->agent = e->agent;
         d->trouble = error ? g_strdup(error->message) : NULL;
         g_ptr_array_add(s->desktops, d);
     }
