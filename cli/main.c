@@ -17,6 +17,8 @@ static const Command *const tables[] = {
     host_commands,
     desktop_commands,
     disk_commands,
+    selftest_commands,
+    watch_commands,
 };
 
 typedef void CommandFunc(const Command *c, void *opaque);

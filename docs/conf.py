@@ -14,11 +14,16 @@ project_copyright = author
 version = release = re.search(r"version: '([^']+)'",
                               (HERE.parent / 'meson.build').read_text())[1]
 
-extensions = ['manual', 'vdisk_qapi']
+extensions = ['sphinx.ext.graphviz', 'manual', 'vdisk_qapi']
 exclude_patterns = ['sphinx']
 nitpicky = True
 smartquotes = False             # they would make a dash of each --option
 highlight_language = 'none'
+
+graphviz_output_format = 'svg'
+graphviz_dot_args = ['-Gfontname=sans-serif', '-Nfontname=sans-serif', '-Efontname=sans-serif',
+                     '-Nfontsize=11', '-Efontsize=10', '-Nshape=box', '-Nstyle=rounded',
+                     '-Gbgcolor=transparent']
 
 html_title = f'Deskcast {version}'
 html_theme = 'alabaster'

@@ -37,7 +37,7 @@ static uint64_t number_in_name(const char *image, const char *vdisk)
     return errno || *end != '.' ? 0 : version;
 }
 
-static uint64_t number_of(const char *image, const DesktopMetadata *d)
+uint64_t actual_number_of(const char *image, const DesktopMetadata *d)
 {
     if (!image) {
         return 0;
@@ -112,8 +112,8 @@ static void read_disk(Actual *a, JsonObject *disk, const DesktopMetadata *d)
     }
     a->image = image_of(disk, "image");
     a->assigned_image = image_of(disk, "assigned");
-    a->version = number_of(a->image, d);
-    a->assigned = number_of(a->assigned_image, d);
+    a->version = actual_number_of(a->image, d);
+    a->assigned = actual_number_of(a->assigned_image, d);
 }
 
 bool actual_from_qmp(Actual *a, const char *json, const DesktopMetadata *d,
@@ -151,8 +151,8 @@ void actual_from_header(Actual *a, const VdiskHeader *h,
         a->image = g_strdup(h->base.name);
         a->assigned_image = h->assigned.name[0] ? g_strdup(h->assigned.name)
                                                 : NULL;
-        a->version = number_of(a->image, d);
-        a->assigned = number_of(a->assigned_image, d);
+        a->version = actual_number_of(a->image, d);
+        a->assigned = actual_number_of(a->assigned_image, d);
     } else {
         a->version = h->base.version;
         a->assigned = h->assigned.version;

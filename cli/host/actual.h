@@ -40,6 +40,12 @@ bool actual_from_qmp(Actual *a, const char *json, const DesktopMetadata *d,
 void actual_from_header(Actual *a, const VdiskHeader *h,
                         const DesktopMetadata *d);
 
+/*
+ * mcs: the version that an image is of, by its name; 0 if it is not known, or
+ * @image is NULL
+ */
+uint64_t actual_number_of(const char *image, const DesktopMetadata *d);
+
 /* Header of a file that may be in use. False with @error. */
 bool layer_header_peek(const char *path, VdiskHeader *h, GError **error);
 

@@ -80,12 +80,12 @@ static int listen_at(const struct addrinfo *a, const char *address,
     return fail(error, address, g_strerror(why));
 }
 
-int listen_tcp(const char *address, GError **error)
+int listen_tcp(const char *address, int usual, GError **error)
 {
     struct addrinfo hints = {
         .ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM,
     };
-    g_autofree char *host = NULL, *port = NULL, *usual = NULL;
+    g_autofree char *host = NULL, *port = NULL, *number = NULL;
     struct addrinfo *found = NULL;
     bool any;
     int ret, fd;
@@ -93,12 +93,12 @@ int listen_tcp(const char *address, GError **error)
     if (!split(address, &host, &port)) {
         return fail(error, address, "it has to be HOST:PORT or [HOST]:PORT");
     }
-    usual = g_strdup_printf("%d", LISTEN_PORT);
+    number = g_strdup_printf("%d", usual);
     any = !*host || g_str_equal(host, "*");
     if (any) {
         hints.ai_family = AF_INET6;     /* takes IPv4 as well */
     }
-    ret = getaddrinfo(any ? NULL : host, port ?: usual, &hints, &found);
+    ret = getaddrinfo(any ? NULL : host, port ?: number, &hints, &found);
     if (ret == 0 && any) {
         fd = listen_at(found, address, NULL);
         if (fd >= 0) {
@@ -108,7 +108,7 @@ int listen_tcp(const char *address, GError **error)
         /* A machine without IPv6 */
         freeaddrinfo(found);
         hints.ai_family = AF_INET;
-        ret = getaddrinfo(NULL, port ?: usual, &hints, &found);
+        ret = getaddrinfo(NULL, port ?: number, &hints, &found);
     }
     if (ret) {
         return fail(error, address, gai_strerror(ret));

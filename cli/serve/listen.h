@@ -13,9 +13,9 @@
 
 /*
  * "HOST:PORT", "HOST", ":PORT", "[::1]:PORT"; without a host all addresses of
- * the machine. A socket that listens, or -1 with @error.
+ * the machine, without a port @usual. A socket that listens, or -1 with @error.
  */
-int listen_tcp(const char *address, GError **error);
+int listen_tcp(const char *address, int usual, GError **error);
 
 /*
  * A Unix socket, for its owner, and for @group too unless that is NULL. One

@@ -201,7 +201,7 @@ static bool begin(Serve *s, GError **error)
     if (!s->view) {
         return false;
     }
-    s->fd = s->listen ? listen_tcp(s->listen, error)
+    s->fd = s->listen ? listen_tcp(s->listen, LISTEN_PORT, error)
                       : listen_unix(s->socket, s->group, error);
     return s->fd >= 0 && make_daemon(s) && daemon_start(s->daemon, error);
 }

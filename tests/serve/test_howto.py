@@ -11,17 +11,17 @@ import tempfile
 
 from stores.process import MEMORY, TOP, free_port, new_folder, until
 
-from .env import (MIB, Desktop, Service, StoreError, VdiskStore,
-                  deskcast, noise, same, shows)
+from .env import (MIB, Desktop, Service, StoreError, VdiskStore, noise, same,
+                  shows)
 
 PAGE = TOP / 'docs/operations/serving.rst'
 
 
 def blocks():
-    """What is indented after '::', but for the picture at the top"""
+    """What is indented after '::'"""
     text = PAGE.read_text()
     found = re.findall(r'::\n\n((?:    .*\n|\n)+)', text)
-    return [re.sub('^    ', '', b, flags=re.M) for b in found][1:]
+    return [re.sub('^    ', '', b, flags=re.M) for b in found]
 
 
 class Machine:
@@ -113,19 +113,5 @@ def howto():
         machine.end()
 
 
-def manual():
-    """Every option is in the manual page, and every one there is ours."""
-    page = (TOP / 'docs/man/deskcast-serve.rst').read_text()
-    ours = {'--help'}
-    for command in (['store', 'serve'], ['relay']):
-        ours |= set(re.findall(r'--[a-z][a-z0-9-]+',
-                               deskcast(*command, '--help')))
-    told = set(re.findall(r'\*\*(--[a-z][a-z0-9-]+)\*\*', page))
-    missing, foreign = ours - told - {'--help'}, told - ours
-    return f'missing: {missing}, foreign: {foreign}' if missing or foreign \
-        else None
-
-
 def tests():
     yield 'how-to: the commands of docs/operations/serving.rst', howto
-    yield 'how-to: the manual page has all options', manual

@@ -104,8 +104,8 @@ class Damage(Proxied):
             shut(client)
             shut(server)
 
-    def choose(self):
-        """A kind of damage for the next answer, or None."""
+    def choose(self, _length):
+        """A kind of damage for the answer to a read that long, or None."""
         with self.lock:
             if self.random.random() >= self.share:
                 return None
@@ -234,7 +234,7 @@ class Answers:
             self.client.sendall(head)
             return
         data = receive(self.server, length)
-        kind = self.damage.choose()
+        kind = self.damage.choose(length)
         if kind == 'error':
             self.damage.note(kind, offset, length)
             self.client.sendall(struct.pack('>IIQ', SIMPLE, EIO, cookie))
@@ -252,7 +252,7 @@ class Answers:
         read = self.reads.get(cookie)
         if flags & FLAG_DONE:
             self.reads.pop(cookie, None)
-        damage = read and kind == CHUNK_DATA and self.damage.choose()
+        damage = read and kind == CHUNK_DATA and self.damage.choose(read[1])
         if damage == 'error':
             self.damage.note(damage, *read)
             body = struct.pack('>IH', EIO, 0)

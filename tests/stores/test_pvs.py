@@ -198,15 +198,16 @@ def both_stores(image, count, seed):
 
 
 class Liar(damage.Damage):
-    """Probes do not count: nobody believes what they read."""
+    """Not to probes: nobody believes what they read, but one that is too short
+    makes a store suspect. What was asked of it is then asked elsewhere, and
+    nobody looks at its answer any more, so a lie in it cannot be found."""
 
     def __init__(self, store, other, seed):
         super().__init__(store, 0.3, LIES, other, seed,
                          tcp=('127.0.0.1', free_port()))
 
-    def note(self, kind, offset, length):
-        if length > PROBE:
-            super().note(kind, offset, length)
+    def choose(self, length):
+        return super().choose(length) if length > PROBE else None
 
 
 def damaged(folder, count, seed):
