@@ -28,6 +28,13 @@ static RelayVersion *of_root(const Relay *r, const char *root)
     return NULL;
 }
 
+bool relay_is_here(const Relay *r, const RelayVersion *v)
+{
+    const RelayVersion *first = of_root(r, v->root);
+
+    return v->hydrated || (v->grant && first && first->hydrated);
+}
+
 static char *job_id(const Relay *r)
 {
     return g_strdup_printf("hydrate%u", r->jobs);

@@ -26,7 +26,7 @@ static JsonObject *version_status(const Relay *r, const RelayVersion *v)
         r->board, v->export) != NULL);
     json_object_set_boolean_member(o, "retired", !v->wanted);
     json_object_set_int_member(o, "cache-limit", v->grant);
-    json_object_set_boolean_member(o, "hydrated", v->hydrated);
+    json_object_set_boolean_member(o, "hydrated", relay_is_here(r, v));
     return o;
 }
 
@@ -84,7 +84,7 @@ void relay_tell(Relay *r)
     unsigned here = 0, troubles = report_troubles();
 
     for (guint i = 0; i < r->order->len; i++) {
-        here += ((RelayVersion *)r->order->pdata[i])->hydrated;
+        here += relay_is_here(r, r->order->pdata[i]);
     }
     report_status("%u versions, %u of them all here; %s of %s; %u troubles",
                   r->order->len, here, used_text, size_text, troubles);

@@ -101,6 +101,9 @@ uint64_t relay_used(const Relay *r);
 void relay_hydrate(Relay *r);
 void relay_hydrate_event(Relay *r, JsonObject *event);
 
+/* All of it? Versions of the same content share a cache, which one fills */
+bool relay_is_here(const Relay *r, const RelayVersion *v);
+
 /* The running one is as fast as bandwidth says now */
 void relay_hydrate_speed(Relay *r);
 

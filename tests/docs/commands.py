@@ -23,9 +23,11 @@ BLOCK = re.compile(r"::\n\n((?:(?P<indent> +)\S.*\n(?:(?P=indent).*\n|\n)*))")
 ENDS = {"|", ">", ">>", "<<", "&&", ";", "&"}
 
 
-def blocks(path):
-    """[(line, text)] of what is shown letter by letter"""
+def blocks(path, part=""):
+    """[(line, text)] of what is shown letter by letter, in the part with this title"""
     text = path.read_text(encoding="utf-8")
+    if part:
+        text = next(s for s in re.split(r"\n(?=[^\n]+\n=+\n)", text) if s.startswith(part)) + "\n"
     found = []
     for match in BLOCK.finditer(text):
         indent = match["indent"]

@@ -83,15 +83,24 @@ static void judge_content(Row *r, const uint8_t *data, const char *what)
     }
 }
 
-static void judge_copy(Row *r)
+static BlockBackend *open_copy(Row *r)
 {
-    g_autofree uint8_t *buf = g_malloc0(r->l->size);
     Error *err = NULL;
     BlockBackend *blk = subject_private.open(state_names, r->l->size, &err);
 
     if (!blk) {
         wrong(r, "killed, and opened again: %s", error_get_pretty(err));
         error_free(err);
+    }
+    return blk;
+}
+
+static void judge_copy(Row *r)
+{
+    g_autofree uint8_t *buf = g_malloc0(r->l->size);
+    BlockBackend *blk = open_copy(r);
+
+    if (!blk) {
         return;
     }
     if (blk_pread(blk, 0, r->l->size, buf, 0) < 0) {
@@ -230,6 +239,78 @@ static void one_of_openings(Row *r)
                                t.scan.before_start.pos % t.h.ring_size] ^= 1;
     life_end(l);
     judge_copy(r);
+    copy_end(&copy);
+    row_end(r);
+}
+
+/* The start and its pad are one write: only the pad of it gets there */
+static void tear_start(Row *r, Copy *copy, int64_t pos)
+{
+    uint8_t *ring = copy->device[JOURNAL]->data + JOURNAL_RING_OFFSET;
+    uint8_t old[SECTOR];
+    BlockBackend *blk;
+
+    memcpy(old, ring + pos, sizeof(old));
+    device_plan_fault(copy->device[STORE], FAULT_LINK, 1, 60000, false);
+    blk = open_copy(r);
+    if (!blk) {
+        return;
+    }
+    if (!memcmp(old, ring + pos, sizeof(old))) {
+        wrong(r, "the start was not written over");
+    }
+    ring = device_dup(copy->device[JOURNAL]->data,
+                      copy->device[JOURNAL]->length);
+    blk_unref(blk);
+    memcpy(copy->device[JOURNAL]->data, ring, copy->device[JOURNAL]->length);
+    memcpy(copy->device[JOURNAL]->data + JOURNAL_RING_OFFSET + pos, old,
+           sizeof(old));
+    device_free_data(ring, copy->device[JOURNAL]->length);
+}
+
+/*
+ * Two cuts in a row. Of two writes behind a start the first is lost in the one,
+ * so the next opening writes over the start; of that, in the other, comes only
+ * the pad to the disk. What the second write says is durable was before the
+ * start, or else the pad would be missed (J5).
+ */
+static void one_of_starts(Row *r)
+{
+    uint8_t buf[SECTOR] = {};
+    BlockBackend *blk;
+    Copy copy;
+    Tail t = {};
+    int64_t at = 0;
+
+    do {
+        if (at++) {
+            row_end(r);
+        }
+        row_begin(r);
+        read_tail(&t, r->l->device[JOURNAL]);
+    } while (t.h.unit != SECTOR);
+    if (!life_open(r->l) || !wait_drained(&subject_private, r->l->blk)) {
+        row_end(r);
+        return;
+    }
+    read_tail(&t, r->l->device[JOURNAL]);
+    if (!t.scan.ends_with_start) {
+        wrong(r, "the last record is no start");
+    }
+    at = t.scan.before_start.pos % t.h.ring_size;
+    device_plan_fault(r->l->device[STORE], FAULT_LINK, 1, 60000, false);
+    blk_pwrite(r->l->blk, 0, SECTOR, buf, 0);
+    blk_pwrite(r->l->blk, SECTOR, SECTOR, buf, 0);
+    copy_begin(&copy, r->l);
+    life_end(r->l);
+    copy.device[JOURNAL]->data[JOURNAL_RING_OFFSET + 64 +
+                               t.scan.next.pos % t.h.ring_size] ^= 1;
+    tear_start(r, &copy, at);
+    device_repair(copy.device[STORE]);
+    blk = open_copy(r);
+    if (blk) {
+        blk_unref(blk);
+    }
     copy_end(&copy);
     row_end(r);
 }
@@ -399,6 +480,7 @@ bool run_directed(uint64_t lives, uint64_t seed)
         { "the end of the ring", one_of_rounds },
         { "a flush behind a full epoch", one_of_commits },
         { "openings", one_of_openings },
+        { "two cuts around a start", one_of_starts },
         { "the journal fails", one_of_failures },
         { "the local copy fails", one_of_copies },
     };

@@ -102,6 +102,18 @@ def follows():
         return same(relay.path, store.content['win', 2], 'win@2')
 
 
+def alike():
+    """A version with the content of the one before needs nothing, and is here."""
+    store = store_of()
+    with Serve(store) as serve, Relay([serve.uri], ['win']) as relay:
+        relay.wait('win@1', 'hydrated')
+        number = store.make('win', {}, promote=False)
+        if root(store, number) != root(store, 1):
+            return 'the content is another one'
+        relay.wait(f'win@{number}', 'hydrated')
+        return same(relay.path, store.content['win', number], f'win@{number}')
+
+
 def killed():
     """The relay, its daemon, both, at random, while desktops read."""
     store = store_of()
@@ -457,6 +469,7 @@ def tests():
     yield 'relay: a new version costs what it changed', \
         moves_only_the_difference
     yield 'relay: versions come and go under a reader', follows
+    yield 'relay: a version that changed nothing', alike
     yield 'relay: it and its daemon are killed under readers', killed
     yield 'relay: within its size', within_its_size
     yield 'relay: no room for a tree', no_room_for_a_tree

@@ -1,0 +1,338 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands of docs/operations, typed in their order on one host: a libvirtd with the hook,
+a store, its server and a relay, in a mount namespace, as tests/story has them.
+
+Guests are a boot sector, which comes up in a second: it writes to its disk, and switches off
+when its power button is pressed. tests/story does the same with real guests.
+"""
+
+import json
+import re
+import sys
+import textwrap
+import time
+import xml.etree.ElementTree as xml
+
+import commands
+import manual
+from sizes import BUILD
+
+sys.path.insert(0, str(manual.TOP / "tests/story"))
+sys.path.insert(0, str(manual.TOP / "tests/host"))
+
+import premises  # noqa: E402
+import lab  # noqa: E402
+
+QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+OPERATIONS = manual.DOCS / "operations"
+SIZE = 4 << 20
+# What has another size or place here than where a person types it
+HERE = [("/vdi/", "/srv/vdi/"), ("/var/cache/deskcast", "/srv/cache"),
+        ("--journal 20G --reserve 8G", "--journal 64M --reserve 8M"),
+        ("--size 200G", "--size 1G"), ("2026-12-01T06:00:00", "2099-12-01T06:00:00")]
+# Not to be run: who sits before it, or what a machine has one of
+ASIDE = re.compile(r"virsh console |\.\.\.|systemctl |journalctl |apparmor_parser |cat packaging")
+ENABLE_BUTTON = "fb ba0206 b80001 ef"               # of ACPI, at SeaBIOS's place for it
+WAIT_BUTTON = "f4 ba0006 ed f6c401 74f6"            # sleep until the next interrupt, look
+SWITCH_OFF = "ba0406 b80020 ef"
+
+
+def guest():
+    """lab's boot sector that works, with a power button"""
+    sector = bytearray(lab.guest(True))
+    halt = sector.index(bytes.fromhex("f4ebfd"))
+    more = bytes.fromhex(ENABLE_BUTTON + WAIT_BUTTON + SWITCH_OFF + "f4ebfd")
+    assert halt + len(more) <= 0x40
+    sector[halt:halt + len(more)] = more
+    return bytes(sector)
+
+
+MASTER = """<domain type='qemu'>
+  <name>{name}</name>
+  <memory unit='MiB'>32</memory>
+  <os><type arch='x86_64' machine='q35'>hvm</type><boot dev='hd'/></os>
+  <features><acpi/></features>
+  <devices>
+    <emulator>{emulator}</emulator>
+    <controller type='usb' model='none'/>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/><source file='/srv/{name}.raw'/>
+      <target dev='vda' bus='virtio'/>
+    </disk>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""
+
+
+class Site(premises.Site):
+    """A host, and what an administrator types there"""
+
+    def __init__(self, folder):
+        qemu = BUILD / "qemu"
+        ours = BUILD / "deskcast"
+        self.log = []
+        super().__init__(folder, {
+            "deskcast": ours / "cli/deskcast", "deskcast-hook": ours / "hook/deskcast-hook",
+            "qemu-img": qemu / "qemu-img", "qemu-system-x86_64": qemu / "qemu-system-x86_64",
+            "qemu-storage-daemon": qemu / "storage-daemon/qemu-storage-daemon"}, "tcg",
+            lambda line, said, seconds: self.log.append((line, said, seconds)))
+
+    def gold(self, name):
+        """A master VM"""
+        (self.srv / f"{name}.raw").write_bytes(guest().ljust(SIZE, b"\0"))
+        self.define(MASTER.format(name=name, emulator=self.libexec / "qemu-system-x86_64"))
+
+    def wait_state(self, name, state):
+        end = time.monotonic() + premises.BOOT
+        while state not in self.virsh("domstate", name).stdout:
+            if time.monotonic() > end:
+                raise premises.hosts.CommandError(f"{name} is not {state}")
+            time.sleep(0.1)
+
+    def is_up(self, name):
+        """Its guest has written to a disk"""
+        said = self.virsh("qemu-monitor-command", name, '{"execute":"query-blockstats"}').stdout
+        return any(device["stats"]["wr_operations"] for device in json.loads(said)["return"])
+
+    def wait_up(self):
+        """All guests: their power buttons do something then"""
+        end = time.monotonic() + premises.BOOT
+        for name in self.virsh("list", "--name").stdout.split():
+            while not self.is_up(name):
+                if time.monotonic() > end:
+                    raise premises.hosts.CommandError(f"{name} does not come up")
+                time.sleep(0.1)
+        time.sleep(0.2)
+
+    def one(self, line):
+        """A line of a block"""
+        if "shutdown" in line:
+            self.wait_up()
+        self.type(line)
+        switched_off = re.match(r"virsh shutdown (\S+)", line)
+        if switched_off:
+            self.wait_state(switched_off[1], "shut off")
+
+    @staticmethod
+    def here(text, changes=()):
+        """The same, for this host"""
+        for old, new in [*HERE, *changes]:
+            text = text.replace(old, new) if "\\b" not in old else re.sub(old, new, text)
+        return text
+
+    def page(self, name, changes=(), part="", skip=0):
+        """Type all blocks of a page, or of a part with this title; how many commands"""
+        found = [block for _, block in commands.blocks(OPERATIONS / name, part)][skip:]
+        typed = [c for c in chunks(self.here("\n".join(found), changes)) if not ASIDE.match(c)]
+        for chunk in typed:
+            self.one(chunk)
+        return len(typed)
+
+
+def chunks(text):
+    """Lines that belong together: continued ones, and documents"""
+    lines = iter(text.replace("\\\n", " ").splitlines())
+    for line in lines:
+        mark = re.search(r"<<(\w+)", line)
+        while mark and not line.endswith(f"\n{mark[1]}"):
+            line += "\n" + next(lines)
+        line = re.sub(r"\s+# .*", "", line) if not mark else line
+        if line.strip() and not line.startswith("#"):
+            yield line
+
+
+def typed_all(count, least):
+    return [] if count >= least else [f"only {count} commands were found"]
+
+
+def on_versions(site, catalog, expected):
+    """{desktop: version that it is to run on}"""
+    said = json.loads(site.type(f"deskcast status {catalog} --json", quiet=True))
+    wanted = {d["desktop"]: d["wanted"] for d in said["desktops"]}
+    return [] if wanted == expected else [f"{catalog}: {wanted}, not {expected}"]
+
+
+def begin(site):
+    """begin.rst: from nothing to a push and back"""
+    site.gold("gold")
+    wrong = typed_all(site.page("begin.rst"), 13)
+    return wrong + on_versions(site, "office", {"desk01": 1, "desk02": 1})
+
+
+def updates_mcs(site):
+    """updates.rst: MCS, with pilots, batches and a rollback"""
+    names = [f"desk-000{n}" for n in (1, 2, 3)]
+    here = [(r"\b13\b", "2"), ("office", "house")]
+    site.gold("win11-master")
+    site.type("deskcast vdisk import /srv/win11-master.raw win11")
+    site.type("deskcast version promote win11")
+    once = [b for _, b in commands.blocks(OPERATIONS / "updates.rst", "MCS")][0]
+    for line in chunks(site.here(once, here)):
+        site.one(line)
+    site.type(f"deskcast desktop create house {' '.join(names)}")
+    for name in names[:2]:
+        site.type(f"virsh start {name}")
+    wrong = typed_all(site.page("updates.rst", here, "MCS", skip=1), 10)
+    return wrong + on_versions(site, "house", dict.fromkeys(names, 1))
+
+
+def serve(site):
+    """The store's server and a relay, by the commands of serving.rst"""
+    far = f"store1:{premises.hosts.free_port()}"
+    for title in ("Certificates", "The store"):
+        for _, block in commands.blocks(OPERATIONS / "serving.rst", title):
+            for line in chunks(block):
+                if not ASIDE.match(line):
+                    site.type(line, quiet=True)
+    given = dict(re.findall(r"^(\w+)_OPTIONS=(.*)$", "\n".join(
+        b for _, b in commands.blocks(OPERATIONS / "serving.rst")), re.M))
+    site.service("deskcast store serve " + given["SERVE"].replace(":10809", far), "store.log"
+                 ).start()
+    site.service("deskcast relay --cache /srv/cache --socket /run/deskcast/relay --status "
+                 "/run/deskcast/relay.json --interval 1 " + site.here(given["RELAY"], [
+                     ("store1:10809", far), ("win11", "deb")]), "relay.log").start()
+    return far
+
+
+def hydrated(site, number):
+    """Until the relay has that version of deb"""
+    end = time.monotonic() + premises.BOOT
+    while True:
+        versions = json.loads(site.type("cat /run/deskcast/relay.json", quiet=True))["versions"]
+        if any(v["export"] == f"deb@{number}" and v.get("hydrated") for v in versions):
+            return
+        if time.monotonic() > end:
+            raise premises.hosts.CommandError(f"deb@{number} is not on the host: {versions}")
+        time.sleep(0.2)
+
+
+def updates_pvs(site):
+    """updates.rst: PVS, with an update window, a release date and a rollback"""
+    site.gold("deb-master")
+    first = json.loads(site.type("deskcast vdisk show deb --json", quiet=True))["current"]
+    new = json.loads(site.type("deskcast vdisk show deb --json", quiet=True))["versions"][-1][
+        "version"] + 1
+    far = serve(site)
+    here = [("lab 8 ", f"lab {new} "), ("deb 8 ", f"deb {new} "), ("desk-0001", "lab01"),
+            ("store1:10809", far)]
+    once, update, rest = [b for _, b in commands.blocks(OPERATIONS / "updates.rst", "PVS")]
+    hydrated(site, first)
+    for line in chunks(site.here(once, here)):
+        site.one(line)
+    site.type("deskcast desktop create lab lab01 lab02")
+    site.type("virsh start lab01")
+    count = 0
+    for block in (update, rest):
+        for line in chunks(site.here(block, here)):
+            if not ASIDE.match(line):
+                site.one(line)
+                count += 1
+        hydrated(site, new)
+    return typed_all(count, 6) + on_versions(site, "lab", {"lab01": first, "lab02": first})
+
+
+def looking(site):
+    """troubleshooting.rst, outages.rst: what is looked at, and events"""
+    here = [("virsh qemu-monitor-event desk01 --loop",
+             "(sleep 1; virsh reset desk01 >&2) & virsh qemu-monitor-event desk01 "
+             "--event VDISK_RESET --timeout 60")]
+    count = sum(site.page(name, here) for name in ("troubleshooting.rst", "outages.rst"))
+    events = [said for line, said, _ in site.log if "qemu-monitor-event" in line]
+    return typed_all(count, 8) + [e for e in events if '"node-name":"disk0"' not in e]
+
+
+def desktops(site):
+    """desktops.rst: a host is set up, and desktops are made on it"""
+    here = [("/usr/lib/deskcast", "/srv/lib"), ("/usr/bin/", "/srv/bin/"),
+            ("/etc/libvirt/hooks", "/srv/hooks"), (" build/", f" {BUILD}/"),
+            ("desk01", "desk11"), ("desk02", "desk12")]
+    site.type("mkdir -p /srv/bin", quiet=True)
+    count = site.page("desktops.rst", here)
+    said = site.type("/srv/bin/deskcast --help; /srv/hooks/qemu.d/deskcast x migrate begin -; "
+                     "cat /srv/lib/qemu-img /srv/lib/qemu-storage-daemon | wc -c", quiet=True)
+    return typed_all(count, 6) + ([] if "desktop create" in said else [said])
+
+
+def words_of(block):
+    """[(option, value)] of QEMU's command line, JSON as such"""
+    lines = block.splitlines()
+    return [(o, json.loads(v) if v.startswith("{") else v) for o, v in zip(lines[::2], lines[1::2])]
+
+
+def arguments_of(site, name):
+    """The same, of a domain"""
+    root = xml.fromstring(site.xml(name))
+    found = [a.get("value") for a in root.iter(QEMU + "arg")]
+    return words_of("\n".join(found))
+
+
+def contains(element, shown):
+    """Has an element all that is shown?"""
+    return element.tag == shown.tag and shown.attrib.items() <= element.attrib.items() and \
+        all(any(contains(e, s) for e in element) for s in shown)
+
+
+def domain_xml(site):
+    """integrator/domain-xml.rst is what desktops are made with"""
+    page = manual.DOCS / "integrator/domain-xml.rst"
+    (_, mcs), (_, pvs), (_, tls), *behind = commands.blocks(page)
+    wrong = []
+    for option, value in words_of(mcs):
+        if isinstance(value, dict):
+            value.pop("addr", None)
+        made = [{k: v for k, v in m.items() if k != "addr"} if isinstance(m, dict) else m
+                for o, m in arguments_of(site, "desk01") if o == option]
+        wrong += [] if value in made else [f"desk01: {option} {value} is not in {made}"]
+    port = next(m for o, m in arguments_of(site, "lab01")
+                if o == "-blockdev")["stores"][1]["server"]["port"]
+    for option, value in words_of("\n".join(
+            site.here(b, [("/srv/lab", "/srv/vdi/lab"), ("10809", port)]) for b in (pvs, tls))):
+        made = [m for o, m in arguments_of(site, "lab01") if o == option]
+        wrong += [] if value in made else [f"lab01: {option} {value} is not in {made}"]
+    site.gold("goldv")
+    site.type("deskcast catalog create behind --master goldv --vdisk deb --model mcs "
+              "--folder /srv/behind --run vhost-user")
+    site.type("deskcast desktop create behind vd01")
+    root = xml.fromstring(site.xml("vd01"))
+    for _, block in behind:
+        shown = xml.fromstring(block.replace("/desk01/", "/vd01/"))
+        wrong += [] if any(contains(e, shown) for e in root.iter(shown.tag)) else \
+            [f"vd01: {block} is not in {site.xml('vd01')}"]
+    return wrong
+
+
+PAGES = (begin, updates_mcs, updates_pvs, looking, desktops, domain_xml)
+
+
+class Typing:
+    """The pages, one after the other on one host, which the first one makes"""
+
+    def __init__(self, folder):
+        self.folder = folder / "host"
+        self.site = self.failed = None
+
+    def test(self, page):
+        def run():
+            if self.failed:
+                return [f"not tried, because of {self.failed}"]
+            self.failed = page.__doc__
+            if not self.site:
+                self.folder.parent.chmod(0o755)
+                self.site = Site(self.folder)
+                self.site.__enter__()       # pylint: disable=unnecessary-dunder-call
+            wrong = page(self.site)
+            self.failed = ""
+            return wrong
+        run.__doc__ = f"typed: {page.__doc__}"
+        return run
+
+    def tests(self):
+        """And its end, which is no test"""
+        return [self.test(page) for page in PAGES]
+
+    def end(self):
+        if self.site:
+            for line, said, seconds in self.site.log if self.failed else []:
+                print(f"# {seconds:.1f} s  {line}\n" + textwrap.indent(said, "#     "))
+            self.site.__exit__()
