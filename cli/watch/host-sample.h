@@ -62,6 +62,9 @@ HostSample *host_sample_new(void);
 void host_sample_free(HostSample *s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(HostSample, host_sample_free)
 
+/* Of a domain's XML, as libvirt itself writes it of one that runs */
+GuestAgent guest_agent_of_xml(const char *xml);
+
 /* Takes @metadata */
 DesktopSample *desktop_sample_new(const char *name, DesktopMetadata *metadata,
                                   bool running);

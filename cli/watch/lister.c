@@ -75,16 +75,10 @@ static char *metadata_of(virDomainPtr domain)
            ? g_steal_pointer(&text) : NULL;
 }
 
-/* In XML that libvirt writes itself: state='connected' follows the name */
 static GuestAgent agent_of(virDomainPtr domain)
 {
     char *xml = virDomainGetXMLDesc(domain, 0);
-    const char *name = xml ? strstr(xml, "name='org.qemu.guest_agent.0'")
-                           : NULL;
-    const char *end = name ? strchr(name, '>') : NULL;
-    const char *state = end ? strstr(name, "state='connected'") : NULL;
-    GuestAgent agent = !end ? AGENT_UNKNOWN
-                     : state && state < end ? AGENT_CONNECTED : AGENT_AWAY;
+    GuestAgent agent = guest_agent_of_xml(xml ? xml : "");
 
     free(xml);
     return agent;

@@ -191,7 +191,7 @@ void chart_lines(GString *html, const GPtrArray *series, const ReportData *r,
         draw_series(html, &p, g_ptr_array_index(series, i), i, r->longest);
     }
     end(html);
-    if (series->len > 1) {
+    if (series->len && *((Series *)g_ptr_array_index(series, 0))->name) {
         legend(html, series);
     }
 }

@@ -293,12 +293,12 @@ char *report_page(const ReportData *r, const char *title)
     g_string_append_printf(s, "</h1>\n<p>%s to %s; %u desktops, looked at %u "
                            "times.</p>\n", from, to, r->desktops->len,
                            r->samples);
+    table(s, r);
     outages(s, r);
     lag(s, r);
     hits(s, r);
     stores(s, r);
     boots(s, r);
-    table(s, r);
     g_string_append(s, "</body>\n</html>\n");
     return g_string_free(s, FALSE);
 }
