@@ -34,6 +34,7 @@ extern const Command content_commands[];    /* store/: what is in them */
 extern const Command serve_commands[];      /* serve/ */
 extern const Command desktop_commands[];    /* desktop/ */
 extern const Command host_commands[];       /* host/ */
+extern const Command selftest_commands[];   /* selftest/ */
 extern const Command watch_commands[];      /* watch/ */
 
 /*

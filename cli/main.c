@@ -17,6 +17,7 @@ static const Command *const tables[] = {
     host_commands,
     desktop_commands,
     disk_commands,
+    selftest_commands,
     watch_commands,
 };
 
