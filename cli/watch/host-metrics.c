@@ -70,7 +70,7 @@ static void add_store(MetricPage *p, const DesktopSample *d,
                       const StoreSample *store)
 {
     const char *const labels[] = {
-        "desktop", d->name, "vdisk", d->metadata->vdisk, "store", store->name,
+        "desktop", d->name, "vdisk", d->vdisk, "store", store->name,
         "content", store->tree ? "tree" : "data", NULL
     };
 
@@ -90,10 +90,10 @@ static void add_store(MetricPage *p, const DesktopSample *d,
 static void add_disk(MetricPage *p, const DesktopSample *d, const char *version)
 {
     const char *const labels[] = {
-        "desktop", d->name, "vdisk", d->metadata->vdisk, NULL
+        "desktop", d->name, "vdisk", d->vdisk, NULL
     };
     const char *const of_version[] = {
-        "desktop", d->name, "vdisk", d->metadata->vdisk, "version", version,
+        "desktop", d->name, "vdisk", d->vdisk, "version", version,
         NULL
     };
     const VdiskSample *s = d->disk;
@@ -122,7 +122,7 @@ static void add_info(MetricPage *p, const DesktopSample *d, const char *version)
     static const char *const runs[] = { "", "in-process", "vhost-user" };
     const DesktopMetadata *m = d->metadata;
     const char *const info[] = {
-        "desktop", d->name, "vdisk", m->vdisk, "version", version,
+        "desktop", d->name, "vdisk", d->vdisk, "version", version,
         "catalog", m->catalog, "model", models[m->model],
         "lifetime", lifetimes[m->lifetime], "run", runs[m->run], NULL
     };
@@ -134,7 +134,7 @@ static void add_desktop(MetricPage *p, const DesktopSample *d)
 {
     const DesktopMetadata *m = d->metadata;
     const char *const labels[] = {
-        "desktop", d->name, "vdisk", m ? m->vdisk : "", NULL
+        "desktop", d->name, "vdisk", d->vdisk, NULL
     };
     g_autofree char *version = d->version ? g_strdup_printf(
         "%" G_GUINT64_FORMAT, d->version) : g_strdup("");

@@ -34,6 +34,7 @@ DesktopSample *desktop_sample_new(const char *name, DesktopMetadata *metadata,
     DesktopSample *d = g_new0(DesktopSample, 1);
 
     d->name = g_strdup(name);
+    d->vdisk = g_strdup(metadata ? metadata->vdisk : "");
     d->metadata = metadata;
     d->running = running;
     return d;
@@ -44,6 +45,7 @@ void desktop_sample_free(void *data)
     DesktopSample *d = data;
 
     g_free(d->name);
+    g_free(d->vdisk);
     desktop_metadata_free(d->metadata);
     vdisk_sample_free(d->disk);
     g_free(d->trouble);

@@ -16,6 +16,7 @@
 
 typedef struct DesktopSample {
     char *name;                 /* of the domain */
+    char *vdisk;                /* "" if it is not known */
     DesktopMetadata *metadata;  /* NULL if it cannot be read: see trouble */
     bool running;
     bool up;                    /* its process answered */

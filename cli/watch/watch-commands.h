@@ -8,5 +8,6 @@
 #define CLI_WATCH_WATCH_COMMANDS_H
 
 int command_exporter(int argc, char **argv);
+int command_top(int argc, char **argv);
 
 #endif /* CLI_WATCH_WATCH_COMMANDS_H */
