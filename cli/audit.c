@@ -5,6 +5,7 @@
  */
 
 #include "audit.h"
+#include "message-id.h"
 
 #include <inttypes.h>
 #include <pwd.h>
@@ -48,7 +49,7 @@ void audit(const char *action, const char *vdisk, uint64_t version,
     text = g_strdup_vprintf(format, ap);
     va_end(ap);
     sd_journal_send("MESSAGE=%s: %s%s%s", action, text, *text ? ", by " : "by ",
-                    user, "MESSAGE_ID=" AUDIT_MESSAGE_ID,
+                    user, "MESSAGE_ID=" MESSAGE_COMMAND,
                     "PRIORITY=%d", LOG_NOTICE, "SYSLOG_IDENTIFIER=deskcast",
                     "DESKCAST_ACTION=%s", action,
                     "DESKCAST_VDISK=%s", vdisk ? vdisk : "",

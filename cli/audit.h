@@ -10,14 +10,11 @@
 #include <glib.h>
 #include <stdint.h>
 
-/* MESSAGE_ID of all of them: journalctl MESSAGE_ID=… */
-#define AUDIT_MESSAGE_ID    "7c1f4d0e9ab24c65b1a3d8f2065e47cb"
-
 /*
  * Who did @action ("version promote") to @vdisk, or NULL, and its @version, or
  * 0; @format tells the rest for people. Fields: DESKCAST_ACTION,
- * DESKCAST_VDISK, DESKCAST_VERSION, DESKCAST_USER. A machine without a
- * journal goes without.
+ * DESKCAST_VDISK, DESKCAST_VERSION, DESKCAST_USER; MESSAGE_COMMAND. A machine
+ * without a journal goes without.
  */
 void audit(const char *action, const char *vdisk, uint64_t version,
            const char *format, ...) G_GNUC_PRINTF(4, 5);

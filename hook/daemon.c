@@ -165,7 +165,8 @@ static bool end(const Hook *h, GError **error)
         close(fd);
     }
     if (done) {
-        say(LOG_WARNING, "a storage daemon of an earlier start did not quit "
+        say(LOG_WARNING, MESSAGE_DAEMON,
+            "a storage daemon of an earlier start did not quit "
             "(%s); it was killed", (*error)->message);
         g_clear_error(error);
         unlink(h->d->monitor);
@@ -273,10 +274,11 @@ void started(const Hook *h)
                                NULL) : NULL;
     disk = find_disk(answer, h->d->node);
     if (!disk) {
-        say(LOG_WARNING, "what it runs on is not known: %s",
+        say(LOG_WARNING, MESSAGE_UNPREPARED, "what it runs on is not known: %s",
             error ? error->message : "it has no such disk");
     } else if (!runs_on_wanted(h->d, disk)) {
-        say(LOG_WARNING, "it could not take version %" PRIu64 " and runs on "
+        say(LOG_WARNING, MESSAGE_STAYS,
+            "it could not take version %" PRIu64 " and runs on "
             "what it had before; 'deskcast status' shows what that is, and "
             "the log of QEMU why", h->d->wanted.number);
     }

@@ -95,7 +95,8 @@ static bool make_file(const Hook *h, const char *path,
     if (made) {
         /* Of what a desktop keeps, a second one means that the first is lost */
         say(h->d->lifetime == LIFETIME_DEDICATED ? LOG_WARNING : LOG_INFO,
-            "made '%s'%s", path, h->d->lifetime == LIFETIME_DEDICATED
+            MESSAGE_DISK_MADE, "made '%s'%s", path,
+            h->d->lifetime == LIFETIME_DEDICATED
             ? ", a new one: right if this is the desktop's first start" : "");
     }
     return made;
@@ -244,7 +245,7 @@ bool disk_take_version(const Hook *h, GError **error)
     if (!layer_file_set_header(file, &new, error)) {
         return false;
     }
-    say(LOG_INFO, "takes version %" PRIu64, d->wanted.number);
+    say(LOG_INFO, MESSAGE_TAKES, "takes version %" PRIu64, d->wanted.number);
     return true;
 }
 
@@ -271,7 +272,8 @@ bool identity_prepare(const Hook *h, GError **error)
         !hook_give(h, path, error)) {
         return false;
     }
-    say(LOG_WARNING, "'%s' was not there; it was made anew with the host name "
+    say(LOG_WARNING, MESSAGE_IDENTITY_MADE,
+        "'%s' was not there; it was made anew with the host name "
         "only", path);
     return true;
 }
@@ -304,18 +306,21 @@ void report_buffer(const Hook *h)
     JournalLag lag;
 
     if (!journal_file_lag(h->d->journal, deadline_time(), &lag, &error)) {
-        say(LOG_ERR, "its reconnect buffer '%s': %s", h->d->journal,
+        say(LOG_ERR, MESSAGE_BUFFER_BAD,
+            "its reconnect buffer '%s': %s", h->d->journal,
             error->message);
     } else if (lag.header.broken) {
-        say(LOG_ERR, "its reconnect buffer '%s' is broken: its disk failed. "
+        say(LOG_ERR, MESSAGE_BUFFER_BAD,
+            "its reconnect buffer '%s' is broken: its disk failed. "
             "'deskcast journal rescue' has what it holds", h->d->journal);
     } else if (lag.bytes || !lag.whole) {
-        say(LOG_WARNING, "%s%" PRIu64 " bytes were written that the store does "
+        say(LOG_WARNING, MESSAGE_UNSHIPPED,
+            "%s%" PRIu64 " bytes were written that the store does "
             "not have yet; they are safe in '%s'. Start the desktop again "
             "with the store there, and they are shipped; do not seal the "
             "version before", lag.whole ? "" : "at least ", lag.bytes,
             h->d->journal);
     } else {
-        say(LOG_INFO, "the store has all that was written");
+        say(LOG_INFO, MESSAGE_SHIPPED, "the store has all that was written");
     }
 }

@@ -20,6 +20,7 @@
 #define HOOK_HOOK_H
 
 #include "cli/desktop/metadata.h"
+#include "cli/message-id.h"
 
 #include <sys/types.h>
 
@@ -49,10 +50,12 @@ gint64 deadline_time(void);             /* of g_get_monotonic_time() */
 
 /*
  * To the journal, to standard error, which libvirt shows if we fail, and to
- * /run/deskcast/GUEST.log, which has what the last start and end said.
+ * /run/deskcast/GUEST.log, which has what the last start and end said. @id: of
+ * message-id.h, or NULL.
  */
 void say_begin(const char *guest, bool anew);
-void say(int priority, const char *format, ...) G_GNUC_PRINTF(2, 3);
+void say(int priority, const char *id, const char *format, ...)
+    G_GNUC_PRINTF(3, 4);
 void say_gave_up(void);         /* from any thread */
 
 /* Run @argv, as QEMU's user if @h is not NULL; what it says is @error */

@@ -132,7 +132,8 @@ static bool understand(Hook *h, const char *xml)
     xmlNodePtr root, uuid;
 
     if (!metadata_from_domain(xml, &h->d, &catalog, &error)) {
-        say(LOG_ERR, "%s; the desktop starts without our doing anything",
+        say(LOG_ERR, MESSAGE_METADATA,
+            "%s; the desktop starts without our doing anything",
             error->message);
         return false;
     }
@@ -144,7 +145,7 @@ static bool understand(Hook *h, const char *xml)
     uuid = xml_child(root, "uuid");
     if (!uuid || !uuid->children || !g_uuid_string_is_valid(
             (char *)uuid->children->content)) {
-        say(LOG_ERR, "the domain has no UUID");
+        say(LOG_ERR, MESSAGE_METADATA, "the domain has no UUID");
         return false;
     }
     h->uuid = g_strdup((char *)uuid->children->content);
@@ -153,17 +154,17 @@ static bool understand(Hook *h, const char *xml)
     return true;
 }
 
-static void tell(bool done, const char *what, GError **error)
+static void tell(bool done, const char *id, const char *what, GError **error)
 {
     if (!done) {
-        say(LOG_WARNING, "%s: %s", what, (*error)->message);
+        say(LOG_WARNING, id, "%s: %s", what, (*error)->message);
         g_clear_error(error);
     }
 }
 
-static int fail(const char *what, const GError *error)
+static int fail(const char *id, const char *what, const GError *error)
 {
-    say(LOG_ERR, "%s: %s", what, error->message);
+    say(LOG_ERR, id, "%s: %s", what, error->message);
     return EXIT_FAILURE;
 }
 
@@ -174,12 +175,13 @@ static int prepare(const Hook *h)
 
     if (h->d->lifetime == LIFETIME_PRIVATE && !writer_enter(h, &error)) {
         if (g_error_matches(error, G_IO_ERROR, G_IO_ERROR_BUSY)) {
-            return fail("not started", error);
+            return fail(MESSAGE_OTHER_WRITER, "not started", error);
         }
-        tell(false, "its writer is not noted", &error);
+        tell(false, MESSAGE_UNPREPARED, "its writer is not noted", &error);
     }
-    tell(place_prepare(h, &error), "its files", &error);
-    tell(identity_prepare(h, &error), "its identity", &error);
+    tell(place_prepare(h, &error), MESSAGE_UNPREPARED, "its files", &error);
+    tell(identity_prepare(h, &error), MESSAGE_UNPREPARED,
+         "its identity", &error);
     return EXIT_SUCCESS;
 }
 
@@ -188,14 +190,14 @@ static int start(const Hook *h)
 {
     g_autoptr(GError) error = NULL;
 
-    tell(folder_prepare(h, &error), "its sockets", &error);
+    tell(folder_prepare(h, &error), MESSAGE_UNPREPARED, "its sockets", &error);
     if (!disk_prepare(h, &error)) {
-        return fail("it has no disk", error);
+        return fail(MESSAGE_NOT_STARTED, "it has no disk", error);
     }
-    tell(disk_take_version(h, &error), "it stays on the version it has",
-         &error);
+    tell(disk_take_version(h, &error), MESSAGE_STAYS,
+         "it stays on the version it has", &error);
     if (h->d->run == RUN_VHOST_USER && !daemon_start(h, &error)) {
-        return fail("its storage daemon", error);
+        return fail(MESSAGE_NOT_STARTED, "its storage daemon", error);
     }
     return EXIT_SUCCESS;
 }
@@ -205,7 +207,8 @@ static void release(const Hook *h)
     g_autoptr(GError) error = NULL;
 
     if (h->d->run == RUN_VHOST_USER) {
-        tell(daemon_stop(h, &error), "its storage daemon", &error);
+        tell(daemon_stop(h, &error), MESSAGE_DAEMON,
+             "its storage daemon", &error);
     }
     if (h->d->lifetime == LIFETIME_PRIVATE) {
         report_buffer(h);
@@ -255,7 +258,7 @@ int main(int argc, char **argv)
     } else {
         release(&h);
     }
-    say(LOG_DEBUG, "%s took %.1f ms", argv[2],
+    say(LOG_DEBUG, NULL, "%s took %.1f ms", argv[2],
         (g_get_monotonic_time() - begun) / 1000.0);
     return status;
 }

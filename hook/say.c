@@ -39,9 +39,9 @@ void say_begin(const char *name, bool anew)
                   O_NOFOLLOW | (anew ? O_TRUNC : 0), 0644);
 }
 
-void say(int priority, const char *format, ...)
+void say(int priority, const char *id, const char *format, ...)
 {
-    g_autofree char *text = NULL, *line = NULL;
+    g_autofree char *text = NULL, *line = NULL, *field = NULL;
     va_list args;
 
     va_start(args, format);
@@ -51,9 +51,11 @@ void say(int priority, const char *format, ...)
     if (priority <= LOG_WARNING) {
         fputs(line, stderr);
     }
+    field = g_strdup_printf("MESSAGE_ID=%s", id ? id : "");
     sd_journal_send("MESSAGE=desktop '%s': %s", guest, text, "PRIORITY=%i",
                     priority, "SYSLOG_IDENTIFIER=deskcast-hook",
-                    "DESKCAST_DESKTOP=%s", guest, NULL);
+                    "DESKCAST_DESKTOP=%s", guest,
+                    id ? "%s" : NULL, field, NULL);
     if (log_fd >= 0 && write(log_fd, line, strlen(line)) < 0) {
         return;                         /* it was said elsewhere */
     }

@@ -163,7 +163,7 @@ void writer_leave(const Hook *h)
         g_strv_length(note) >= NOTE_LINES &&
         !strcmp(note[NOTE_UUID], h->uuid) &&
         ftruncate(fd, 0) < 0) {
-        say(LOG_WARNING, "'%s' cannot be emptied", path);
+        say(LOG_WARNING, MESSAGE_UNPREPARED, "'%s' cannot be emptied", path);
     }
     close(fd);
 }

@@ -180,7 +180,7 @@ static bool read_options(PvsPrivate *p, QemuOpts *opts, Error **errp)
         !read_durability(p, opts, errp) || !check_version(p, opts, errp)) {
         return false;
     }
-    p->request_timeout = s.request_timeout;
+    p->request_timeout = p->patience = s.request_timeout;
     p->probe_interval = s.probe_interval;
     p->outage_wait = s.outage_wait * NANOSECONDS_PER_SECOND;
     p->outage_action = s.outage_action;

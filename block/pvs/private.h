@@ -78,6 +78,8 @@ typedef struct PvsPrivate {
     PvsShipment *now, *next;    /* is sent; is read ahead */
     int64_t kept_bytes;         /* of the content of these, in memory */
     bool unsettled;             /* copy or header could not be written */
+    int64_t patience;           /* ms that a request to the store may take */
+    unsigned breaks;            /* of the session, while the epoch was sent */
     QemuCoSleep store_sleep, replay_sleep;
     int64_t look_after;         /* ns, until the store is looked for again */
     QEMUTimer *break_timer;

@@ -11,6 +11,7 @@
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
 #include "block/block-io.h"
+#include "block/nbd.h"
 #include "block/pvs/shipment.h"
 #include "block/vdisk/graph.h"
 #include "trace.h"
@@ -20,6 +21,10 @@
 /* Nothing was written for so long: the header tells what is durable */
 #define QUIET           (1 * NANOSECONDS_PER_SECOND)
 #define TICK            (250 * SCALE_MS)
+/* No more time has a request to the store; ms, as the longest request-timeout */
+#define PATIENCE_MAX    600000
+/* A session that breaks so often while the same is sent is told (J10) */
+#define BREAKS_TOLD     3
 
 static void header_tail(JournalHeader *h, const void *opaque)
 {
@@ -53,6 +58,33 @@ send_epoch(PvsPrivate *p, PvsShipment *now, uint64_t session)
     return ret;
 }
 
+/*
+ * What is sent at once waits in a row, and a flush takes as long as the store's
+ * disk needs for a whole epoch. With a link or a disk that is too slow for that
+ * within request-timeout the session would break while an epoch is sent, and
+ * the same be sent again, for ever (J10). So it gets twice the time then; and
+ * half of it, but no less than request-timeout, when a whole epoch took less.
+ * An epoch that took @took ns: no request of it took longer.
+ */
+static void learn_patience(PvsPrivate *p, uint64_t session, int ret,
+                           int64_t took)
+{
+    int64_t ms = p->patience;
+
+    if (ret >= 0) {
+        p->breaks = 0;
+        ms = took < ms * SCALE_MS / 2 ? MAX(ms / 2, p->request_timeout) : ms;
+    } else if (pvs_private_session(p) != session) {
+        p->breaks++;
+        ms = took >= ms * SCALE_MS ? MIN(ms * 2, PATIENCE_MAX) : ms;
+    }
+    if (ms != p->patience && p->nbd) {
+        trace_pvs_private_patience(p->bs, p->patience, ms);
+        p->patience = ms;
+        nbd_set_io_timeout(p->store->bs, ms);
+    }
+}
+
 /* Why it does not go on although the store is there; @ret is 0 if it does */
 static void note_stuck(PvsPrivate *p, const char *what, int ret)
 {
@@ -61,6 +93,9 @@ static void note_stuck(PvsPrivate *p, const char *what, int ret)
     QEMU_LOCK_GUARD(&p->waits.lock);
     if (ret < 0 && ret != -EINTR && p->state == PRIVATE_READY) {
         stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
+    } else if (p->breaks >= BREAKS_TOLD) {
+        stuck = g_strdup("the store breaks off while it is sent an epoch, again "
+                         "and again");
     }
     if (g_strcmp0(stuck, p->stuck)) {
         /* Only then: what tells it wakes us, and it would be tried at once */
@@ -247,11 +282,13 @@ static int coroutine_fn GRAPH_RDLOCK
 send_and_read_ahead(PvsPrivate *p, JournalEpoch *e, uint64_t session)
 {
     Aside ahead = { .p = p, .func = read_ahead };
+    int64_t begun = pvs_now();
     int ret;
 
     p->now = take_shipment(p, e);
     aside_begin(&ahead);
     ret = send_epoch(p, p->now, session);
+    learn_patience(p, session, ret, pvs_now() - begun);
     aside_wait(&ahead);
     return ret;
 }

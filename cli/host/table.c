@@ -59,8 +59,9 @@ static const char *cell(const Table *t, guint row, guint column)
                : t->titles[column];
 }
 
-void table_print(const Table *t)
+char *table_text(const Table *t)
 {
+    GString *s = g_string_new(NULL);
     guint rows = t->cells->len / t->columns + 1;
     g_autofree int *widths = g_new0(int, t->columns);
 
@@ -76,10 +77,18 @@ void table_print(const Table *t)
             int fill = widths[i] - (int)g_utf8_strlen(text, -1);
 
             if (i + 1 < t->columns) {
-                printf("%s%*s  ", text, fill, "");
+                g_string_append_printf(s, "%s%*s  ", text, fill, "");
             } else {
-                printf("%s\n", text);
+                g_string_append_printf(s, "%s\n", text);
             }
         }
     }
+    return g_string_free(s, FALSE);
+}
+
+void table_print(const Table *t)
+{
+    g_autofree char *text = table_text(t);
+
+    fputs(text, stdout);
 }

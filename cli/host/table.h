@@ -19,6 +19,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Table, table_free)
 /* A row: as many texts as there are titles, which are taken */
 void table_add(Table *t, ...);
 
+/* As many lines as there are rows, and one of titles before; to be freed */
+char *table_text(const Table *t);
+
 /* To standard output: as wide as need be; the last column is not filled up */
 void table_print(const Table *t);
 

@@ -6,9 +6,20 @@
 
 #include "report.h"
 
+#include "cli/message-id.h"
+
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <unistd.h>
 #include <systemd/sd-daemon.h>
+
+#define SD_JOURNAL_SUPPRESS_LOCATION    /* of no use to administrators */
+#include <systemd/sd-journal.h>
+
+#define FIELDS_MAX      8               /* of a message, besides ours */
 
 /* Another reason for the same trouble is told after that time, us */
 #define TELL_AGAIN      (60 * G_USEC_PER_SEC)
@@ -40,6 +51,54 @@ void report(const char *format, ...)
     fprintf(stderr, "%s: %s\n", g_get_prgname(), text);
 }
 
+/* systemd names the device and inode of the stream that it gave us */
+static bool stderr_is_journal(void)
+{
+    const char *stream = g_getenv("JOURNAL_STREAM");
+    g_autofree char *ours = NULL;
+    struct stat st;
+
+    if (!stream || fstat(STDERR_FILENO, &st) < 0) {
+        return false;
+    }
+    ours = g_strdup_printf("%" G_GUINT64_FORMAT ":%" G_GUINT64_FORMAT,
+                           (guint64)st.st_dev, (guint64)st.st_ino);
+    return !strcmp(stream, ours);
+}
+
+void report_message(const char *id, int priority, const char *const *fields,
+                    const char *text)
+{
+    g_autofree char *line = g_strdup_printf("MESSAGE=%s: %s", g_get_prgname(),
+                                            text);
+    g_autofree char *kind = g_strdup_printf("MESSAGE_ID=%s", id);
+    g_autofree char *level = g_strdup_printf("PRIORITY=%d", priority);
+    struct iovec v[4 + FIELDS_MAX] = {
+        { line, strlen(line) }, { kind, strlen(kind) },
+        { level, strlen(level) },
+        { (void *)"SYSLOG_IDENTIFIER=deskcast",
+          sizeof("SYSLOG_IDENTIFIER=deskcast") - 1 },
+    };
+    int n = 4;
+
+    for (; fields && fields[n - 4] && n < 4 + FIELDS_MAX; n++) {
+        v[n] = (struct iovec){ (void *)fields[n - 4], strlen(fields[n - 4]) };
+    }
+    if (!stderr_is_journal() || sd_journal_sendv(v, n) < 0) {
+        report("%s", text);
+    }
+}
+
+static void say_state(const char *id, int priority, const char *subject,
+                      const char *text)
+{
+    g_autofree char *field = g_strdup_printf("DESKCAST_SUBJECT=%s", subject);
+    g_autofree char *line = g_strdup_printf("%s: %s", subject, text);
+    const char *const fields[] = { field, NULL };
+
+    report_message(id, priority, fields, line);
+}
+
 static void set_trouble(const char *subject, const char *text)
 {
     Trouble *t = g_hash_table_lookup(troubles, subject);
@@ -51,7 +110,7 @@ static void set_trouble(const char *subject, const char *text)
         g_hash_table_insert(troubles, g_strdup(subject), t);
     }
     if (g_strcmp0(t->text, text) && now - t->told >= TELL_AGAIN) {
-        report("%s: %s", subject, text);
+        say_state(MESSAGE_TROUBLE, LOG_WARNING, subject, text);
         t->told = now;
         g_free(t->text);
         t->text = g_strdup(text);
@@ -67,7 +126,7 @@ void report_state(const char *subject, const char *text)
     if (text) {
         set_trouble(subject, text);
     } else if (g_hash_table_remove(troubles, subject)) {
-        report("%s: works again", subject);
+        say_state(MESSAGE_WELL, LOG_NOTICE, subject, "works again");
     }
 }
 

@@ -14,6 +14,14 @@
 void report(const char *format, ...) G_GNUC_PRINTF(1, 2);
 
 /*
+ * A line that is of a kind, @id of message-id.h, and has a priority of
+ * syslog's. @fields: "NAME=value", ..., NULL. Where standard error is the
+ * journal, it gets all of that instead of the line.
+ */
+void report_message(const char *id, int priority, const char *const *fields,
+                    const char *text);
+
+/*
  * A line about @subject ("vDisk win11"), unless it is the same as the last one
  * about it, or the last one was told just now. @text NULL: all is well again,
  * which is said if it was not.

@@ -37,6 +37,7 @@ void store_options_clear(StoreOptions *o);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StoreOptions, store_options_clear)
 
 int command_store_create(int argc, char **argv);
+int command_store_status(int argc, char **argv);
 int command_vdisk_list(int argc, char **argv);
 int command_vdisk_show(int argc, char **argv);
 int command_vdisk_rm(int argc, char **argv);

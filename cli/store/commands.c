@@ -8,6 +8,8 @@
 
 const Command store_commands[] = {
     { "store", "create", "make a store of vDisks", command_store_create },
+    { "store", "status", "what is in a store, who reads it, what is wrong",
+      command_store_status },
     { "vdisk", "list", "list the vDisks of a store", command_vdisk_list },
     { "vdisk", "show", "show a vDisk's versions", command_vdisk_show },
     { "vdisk", "rm", "delete a vDisk with all its versions", command_vdisk_rm },

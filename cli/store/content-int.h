@@ -26,6 +26,8 @@ struct Content {
     uint64_t size;
     bool has_status;            /* the server tells what is zero */
     int deadline;               /* of a request, in ms; 0: none */
+    ContentWait *wait;          /* before it is read, or NULL */
+    void *waiting;
     char *name;                 /* for messages */
 };
 

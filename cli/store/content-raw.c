@@ -124,7 +124,8 @@ uint64_t content_zeros_at(Content *c, uint64_t offset, uint64_t bytes)
 {
     off_t data;
 
-    if (c->fd < 0) {
+    /* Why it will not be there is told to who reads it then */
+    if (c->fd < 0 || (c->wait && !c->wait(c->waiting, offset + bytes, NULL))) {
         return 0;
     }
     data = lseek(c->fd, offset, SEEK_DATA);
@@ -133,6 +134,12 @@ uint64_t content_zeros_at(Content *c, uint64_t offset, uint64_t bytes)
         return errno == ENXIO && offset + bytes <= c->size ? bytes : 0;
     }
     return MIN((uint64_t)data - offset, bytes);
+}
+
+void content_wait_for(Content *c, ContentWait *wait, void *opaque)
+{
+    c->wait = wait;
+    c->waiting = opaque;
 }
 
 uint8_t *content_buffer(void)

@@ -99,6 +99,9 @@ bool content_read_at(Content *c, unsigned thread, uint64_t offset,
 {
     struct nbd_handle *nbd = c->nbd[thread];
 
+    if (c->wait && !c->wait(c->waiting, offset + bytes, error)) {
+        return false;
+    }
     if (c->fd >= 0) {
         return content_read_plain(c, offset, bytes, buf, error);
     }

@@ -123,6 +123,14 @@ bool content_read_at(Content *c, unsigned thread, uint64_t offset,
 uint8_t *content_buffer(void);          /* of CONTENT_RUN bytes; free() */
 
 /*
+ * For content_read_at() and content_zeros_at(), of an image that is still being
+ * written: both wait until all before @end is there. False with @error if it
+ * will not be.
+ */
+typedef bool ContentWait(void *opaque, uint64_t end, GError **error);
+void content_wait_for(Content *c, ContentWait *wait, void *opaque);
+
+/*
  * How many bytes from @offset on are zeros for sure, as far as @bytes; 0 if
  * that is not known.
  */

@@ -1,17 +1,22 @@
 /*
  * Bring an image into the store as a new vDisk, and prove it identical
  *
- * qemu-img converts; the source is read a second time by other means; and what
- * was written is read back from the medium.
+ * What the source holds is written into the version's image; the source is read
+ * a second time, by another process; and what was written is read back from the
+ * medium, compared with that, and its tree made of it.
  *
- * A file is read the second time meanwhile, and hashed; its times tell whether
- * it was changed from before until after. Other sources do not tell. They are
- * read after the conversion, and compared: if each block is the same both
- * times, the target is what the source held at the moment between. A file whose
- * hash is not the target's is read so, too, to tell where.
+ *   source --> copy --> image on the medium --> compare <-- source
+ *                                                  |
+ *                                                  `--> tree
  *
- * Either way the target is read after the converter has ended, and a converter
- * that is wrong and a source that somebody writes to are found.
+ * Of a file both go on at the same time, the comparison behind what is durable;
+ * its times tell whether it was changed from before until after. Other sources
+ * do not tell. They are converted by qemu-img, and compared after that: if each
+ * block is the same both times, the target is what the source held at the
+ * moment between. So are images that go to Ceph.
+ *
+ * Either way a copy that is wrong, a source that somebody writes to, and a
+ * medium that does not keep what is written are found.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,22 +24,18 @@
 #include "import.h"
 #include "cli/store/content.h"
 #include "cli/store/convert.h"
+#include "cli/store/copy.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SECOND_NICE     10      /* priority of reading the source again */
-
 static bool compare(Content *target, const Version *v, Content *source,
-                    TreeBuild *tree, int tree_fd, uint8_t *root, bool quiet,
-                    GError **error)
+                    TreeBuild *tree, int tree_fd, uint8_t *root,
+                    const char *what, bool quiet, GError **error)
 {
-    g_autoptr(Progress) progress = progress_new("comparing with the source",
-                                                v->size, true, quiet);
+    g_autoptr(Progress) progress = progress_new(what, v->size, true, quiet);
 
     if (!content_tree_compared(target, v->size, source, content_size(source),
                                tree, tree_fd, root, progress, error)) {
@@ -51,9 +52,15 @@ static bool compare(Content *target, const Version *v, Content *source,
     return true;
 }
 
-/* The version's tree, from the target, if it is the same as the source */
+static bool wait_for_copy(void *opaque, uint64_t end, GError **error)
+{
+    return copy_wait(opaque, end, error);
+}
+
+/* The version's tree, from the target, if it is the same as the source. @copy:
+ * that still goes on, or NULL. */
 static bool prove(const Store *s, const Manifest *m, Version *v,
-                  const Source *source, int tree_fd, bool quiet,
+                  const Source *source, int tree_fd, Copy *copy, bool quiet,
                   GError **error)
 {
     g_autoptr(JsonObject) from = source_node(source);
@@ -68,7 +75,12 @@ static bool prove(const Store *s, const Manifest *m, Version *v,
                     "%s has another size than before", source->name);
         return false;
     }
-    return b && compare(b, v, a, tree, tree_fd, v->root, quiet, error);
+    if (b && copy) {
+        content_wait_for(b, wait_for_copy, copy);
+    }
+    return b && compare(b, v, a, tree, tree_fd, v->root,
+                        copy ? "importing" : "comparing with the source",
+                        quiet, error);
 }
 
 static bool convert(const Store *s, const Manifest *m, const Version *v,
@@ -88,31 +100,32 @@ static bool convert(const Store *s, const Manifest *m, const Version *v,
     return true;
 }
 
-/* Reading the source while it is converted */
-typedef struct Second {
-    const Source *source;
-    struct stat before;
-    uint64_t size;
-    TreeBuild *tree;
-    GThread *thread;
-    uint8_t root[VERITY_HASH_BYTES];
-    GError *error;
-} Second;
-
-static gpointer read_second(gpointer opaque)
+/* What goes wrong with the copy is why the comparison did not end well */
+static bool copy_and_prove(const Store *s, const Manifest *m, Version *v,
+                           const Source *source, uint64_t bytes, int tree_fd,
+                           bool quiet, GError **error)
 {
-    Second *second = opaque;
-    g_autoptr(JsonObject) node = source_node(second->source);
-    g_autoptr(Content) c = NULL;
+    g_autoptr(JsonObject) from = source_node(source);
+    g_autofree char *path = store_path(s, m->vdisk, v->image);
+    g_autoptr(GError) unproven = NULL;
+    Copy *copy = copy_start(from, path, bytes);
+    bool proven = prove(s, m, v, source, tree_fd, copy, quiet, &unproven);
 
-    /* For this thread, and what it starts: the converter goes first */
-    setpriority(PRIO_PROCESS, 0, SECOND_NICE);
-    c = content_open(node, &second->error);
-    if (c) {
-        content_build(c, second->size, second->tree, -1, second->root, NULL,
-                      &second->error);
+    if (!copy_end(copy, !proven, error)) {
+        return false;
     }
-    return NULL;
+    if (!proven) {
+        g_propagate_error(error, g_steal_pointer(&unproven));
+    }
+    return proven;
+}
+
+static bool convert_and_prove(const Store *s, const Manifest *m, Version *v,
+                              const Source *source, int tree_fd, bool quiet,
+                              GError **error)
+{
+    return convert(s, m, v, source, quiet, error) &&
+           prove(s, m, v, source, tree_fd, NULL, quiet, error);
 }
 
 /* The data of a VMDK may be in other files, whose times are not looked at */
@@ -122,29 +135,11 @@ static bool tells_changes(const Source *source)
            !g_str_equal(source->format, "vmdk");
 }
 
-static bool start_second(Second *second, const Manifest *m,
-                         const Source *source, uint64_t size, GError **error)
+static bool look_at(const Source *source, struct stat *st, GError **error)
 {
-    *second = (Second) { .source = source, .size = size };
-    if (stat(source->name, &second->before) < 0) {
+    if (stat(source->name, st) < 0) {
         g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno), "%s: %s",
                     source->name, g_strerror(errno));
-        return false;
-    }
-    second->tree = content_tree_new(size, m->salt, NULL, error);
-    if (!second->tree) {
-        return false;
-    }
-    second->thread = g_thread_new("source", read_second, second);
-    return true;
-}
-
-static bool join_second(Second *second, GError **error)
-{
-    g_thread_join(second->thread);
-    tree_build_free(second->tree);
-    if (second->error) {
-        g_propagate_error(error, second->error);
         return false;
     }
     return true;
@@ -155,12 +150,12 @@ static bool is_same_time(const struct timespec *a, const struct timespec *b)
     return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-static bool check_unchanged(const Second *second, GError **error)
+static bool check_unchanged(const Source *source, const struct stat *a,
+                            GError **error)
 {
-    const struct stat *a = &second->before;
     struct stat b;
 
-    if (stat(second->source->name, &b) == 0 && a->st_dev == b.st_dev &&
+    if (stat(source->name, &b) == 0 && a->st_dev == b.st_dev &&
         a->st_ino == b.st_ino && a->st_size == b.st_size &&
         is_same_time(&a->st_mtim, &b.st_mtim) &&
         is_same_time(&a->st_ctim, &b.st_ctim)) {
@@ -168,51 +163,27 @@ static bool check_unchanged(const Second *second, GError **error)
     }
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
                 "%s was changed while it was read, so nothing was imported; "
-                "stop who writes to it", second->source->name);
+                "stop who writes to it", source->name);
     return false;
 }
 
-/* The version's tree, read back */
-static bool read_back(const Store *s, const Manifest *m, Version *v,
-                      int tree_fd, bool quiet, GError **error)
+static bool fill_unchanged(const Store *s, const Manifest *m, Version *v,
+                           const Source *source, uint64_t bytes, int tree_fd,
+                           bool quiet, GError **error)
 {
-    g_autoptr(JsonObject) node = store_chain(s, m, v, STORE_CHAIN_DIRECT);
-    g_autoptr(Content) c = content_open(node, error);
-    g_autoptr(Progress) progress = progress_new("reading it back", v->size,
-                                                true, quiet);
+    struct stat before;
 
-    if (!c || !content_tree(c, v->size, m->salt, m->uuid, tree_fd, v->root,
-                            progress, error)) {
+    if (!look_at(source, &before, error)) {
         return false;
     }
-    progress_done(progress);
-    return true;
-}
-
-static bool convert_while_reading(const Store *s, const Manifest *m, Version *v,
-                                  const Source *source, uint64_t size,
-                                  int tree_fd, bool quiet, GError **error)
-{
-    Second second;
-    bool ok;
-
-    if (!start_second(&second, m, source, size, error)) {
-        return false;
-    }
-    ok = convert(s, m, v, source, quiet, error) &&
-         read_back(s, m, v, tree_fd, quiet, error);
-    if (!join_second(&second, ok ? error : NULL) || !ok) {
-        return false;
-    }
-    if (memcmp(second.root, v->root, VERITY_HASH_BYTES) != 0 &&
-        !prove(s, m, v, source, tree_fd, quiet, error)) {
-        return false;
-    }
-    return check_unchanged(&second, error);
+    return (store_on_rbd(s)
+            ? convert_and_prove(s, m, v, source, tree_fd, quiet, error)
+            : copy_and_prove(s, m, v, source, bytes, tree_fd, quiet, error)) &&
+           check_unchanged(source, &before, error);
 }
 
 static bool fill(Store *s, Manifest *m, Version *v, const Source *source,
-                 uint64_t size, bool quiet, GError **error)
+                 uint64_t bytes, bool quiet, GError **error)
 {
     g_autofree char *path = store_path(s, m->vdisk, v->tree);
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -223,12 +194,9 @@ static bool fill(Store *s, Manifest *m, Version *v, const Source *source,
                     "cannot make %s: %s", path, g_strerror(errno));
         return false;
     }
-    if (tells_changes(source)) {
-        ok = convert_while_reading(s, m, v, source, size, fd, quiet, error);
-    } else {
-        ok = convert(s, m, v, source, quiet, error) &&
-             prove(s, m, v, source, fd, quiet, error);
-    }
+    ok = tells_changes(source)
+        ? fill_unchanged(s, m, v, source, bytes, fd, quiet, error)
+        : convert_and_prove(s, m, v, source, fd, quiet, error);
     close(fd);
     return ok;
 }

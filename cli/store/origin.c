@@ -83,6 +83,11 @@ void origin_free(Origin *o)
     }
 }
 
+char **origin_exports(Origin *o, GError **error)
+{
+    return o->store ? g_new0(char *, 1) : content_exports(&o->server, error);
+}
+
 char **origin_vdisks(Origin *o, GError **error)
 {
     g_auto(GStrv) exports = NULL;

@@ -29,6 +29,9 @@ void origin_free(Origin *o);
 /* vDisks it has; to be freed by g_strfreev() */
 char **origin_vdisks(Origin *o, GError **error);
 
+/* Exports of a server; a folder has none. To be freed by g_strfreev(). */
+char **origin_exports(Origin *o, GError **error);
+
 Manifest *origin_manifest(Origin *o, const char *vdisk, GError **error);
 
 /* What a sealed version holds, and its tree file; at least that many bytes */

@@ -61,6 +61,9 @@ struct Store {
 /* store-lock.c: descriptor of the lock, or -1 with @error */
 int store_lock(int folder, const char *path, GError **error);
 
+/* Who changes the store now, as text; NULL if nobody does */
+char *store_lock_holder(const Store *s);
+
 /* The folder of @vdisk; -1 with @error */
 int store_vdisk_folder(const Store *s, const char *vdisk, GError **error);
 
@@ -91,6 +94,10 @@ int image_lock_writers_out(const char *path, GError **error);
 
 /* Does a QEMU have it open, here or by NFS? What is no file, nobody has. */
 bool image_lock_is_read(const char *path);
+bool image_lock_is_written(const char *path);
+
+/* How many do, as far as it can be told: 0, or 1 if nothing more is known */
+unsigned image_lock_readers(const char *path);
 
 /*
  * spawn.c: run a program to its end; it dies with us. What it printed into

@@ -16,19 +16,36 @@
 
 #define WHO_BYTES   256
 
-/* What the holder wrote, for an error; it may not have come to it yet */
-static void tell_holder(int fd, const char *path, GError **error)
+/* What the holder wrote, for people; it may not have come to it yet */
+static char *read_holder(int fd)
 {
     char who[WHO_BYTES + 1] = "";
     ssize_t n = pread(fd, who, WHO_BYTES, 0);
-    g_autofree char *text = NULL;
 
     who[MAX(n, 0)] = 0;
-    text = g_utf8_make_valid(g_strdelimit(g_strchomp(who), "\n\r\t\33", ' '),
-                             -1);
+    g_strdelimit(g_strchomp(who), "\n\r\t\33", ' ');
+    return *who ? g_utf8_make_valid(who, -1) : g_strdup("somebody else");
+}
+
+static void tell_holder(int fd, const char *path, GError **error)
+{
+    g_autofree char *who = read_holder(fd);
+
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "the store %s is being "
-                "changed by %s; try again when that has ended", path,
-                *text ? text : "somebody else");
+                "changed by %s; try again when that has ended", path, who);
+}
+
+char *store_lock_holder(const Store *s)
+{
+    struct flock l = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    int fd = openat(s->fd, "lock", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    char *who = fd >= 0 && fcntl(fd, F_OFD_GETLK, &l) == 0 &&
+                l.l_type != F_UNLCK ? read_holder(fd) : NULL;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    return who;
 }
 
 /* Only for people: a lock that cannot be written to still locks */

@@ -5,6 +5,7 @@
  */
 
 #include "asker.h"
+#include "host-change.h"
 #include "http.h"
 #include "watch-commands.h"
 
@@ -26,6 +27,7 @@ typedef struct Exporter {
     char *listen, *socket, *group;
     gboolean clear_text, once, list;
     Asker *asker;
+    HostSample *last;           /* what was seen before */
 } Exporter;
 
 static void exporter_clear(Exporter *e)
@@ -34,31 +36,32 @@ static void exporter_clear(Exporter *e)
     g_free(e->listen);
     g_free(e->socket);
     g_free(e->group);
+    g_clear_pointer(&e->last, host_sample_free);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Exporter, exporter_clear)
 
-/* Why is not all there? Once for each reason, in the journal */
-static void report_troubles_of(const HostSample *s)
+static void report_change(void *opaque, const HostChange *c)
 {
-    report_state("libvirt", s->libvirt_trouble);
-    for (guint i = 0; i < s->desktops->len; i++) {
-        const DesktopSample *d = g_ptr_array_index(s->desktops, i);
-        g_autofree char *subject = g_strdup_printf("desktop '%s'", d->name);
+    g_autofree char *desktop = g_strdup_printf("DESKCAST_DESKTOP=%s",
+                                               c->desktop);
+    g_autofree char *vdisk = g_strdup_printf("DESKCAST_VDISK=%s", c->vdisk);
+    g_autofree char *store = c->store ? g_strdup_printf("DESKCAST_STORE=%s",
+                                                        c->store) : NULL;
+    const char *const fields[] = { desktop, vdisk, store, NULL };
 
-        if (d->running || d->trouble) {
-            report_state(subject, d->trouble);
-        } else {
-            report_forget(subject);
-        }
-    }
+    report_message(c->id, c->priority, fields, c->text);
 }
 
+/* What has changed is told, too */
 static char *make_page(void *opaque)
 {
     Exporter *e = opaque;
-    g_autoptr(HostSample) sample = asker_ask(e->asker);
+    HostSample *sample = asker_ask(e->asker);
 
-    report_troubles_of(sample);
+    report_state("libvirt", sample->libvirt_trouble);
+    host_changes(e->last, sample, report_change, NULL);
+    g_clear_pointer(&e->last, host_sample_free);
+    e->last = sample;
     return host_sample_metrics(sample);
 }
 

@@ -11,7 +11,7 @@
 /* Those that are no value of a vDisk or of a store */
 enum {
     M_LIBVIRT_UP, M_SCRAPE,
-    M_INFO, M_RUNNING, M_UP, M_ANSWER,
+    M_INFO, M_RUNNING, M_AGENT, M_UP, M_ANSWER,
     M_VERSION, M_WANTED, M_ASSIGNED, M_STATE,
     M_RELAY_SIZE, M_RELAY_USED, M_RELAY_SERVED, M_RELAY_HYDRATED,
     M_RELAY_VERSION_SIZE, M_RELAY_REACHABLE,
@@ -24,6 +24,8 @@ static const Metric metrics[N_METRICS] = {
     [M_SCRAPE] = G_("scrape_seconds", "How long it took to ask all desktops."),
     [M_INFO] = G_("desktop_info", "1, and what a desktop is in its labels."),
     [M_RUNNING] = G_("desktop_running", "Whether libvirt has it running."),
+    [M_AGENT] = G_("guest_agent_connected",
+        "Whether the guest's agent is there, so that the guest has come up."),
     [M_UP] = G_("desktop_up",
         "Whether the process with the disk of a running desktop answered."),
     [M_ANSWER] = G_("desktop_answer_seconds", "How long the answer took."),
@@ -70,7 +72,7 @@ static void add_store(MetricPage *p, const DesktopSample *d,
                       const StoreSample *store)
 {
     const char *const labels[] = {
-        "desktop", d->name, "vdisk", d->metadata->vdisk, "store", store->name,
+        "desktop", d->name, "vdisk", d->vdisk, "store", store->name,
         "content", store->tree ? "tree" : "data", NULL
     };
 
@@ -90,10 +92,10 @@ static void add_store(MetricPage *p, const DesktopSample *d,
 static void add_disk(MetricPage *p, const DesktopSample *d, const char *version)
 {
     const char *const labels[] = {
-        "desktop", d->name, "vdisk", d->metadata->vdisk, NULL
+        "desktop", d->name, "vdisk", d->vdisk, NULL
     };
     const char *const of_version[] = {
-        "desktop", d->name, "vdisk", d->metadata->vdisk, "version", version,
+        "desktop", d->name, "vdisk", d->vdisk, "version", version,
         NULL
     };
     const VdiskSample *s = d->disk;
@@ -122,7 +124,7 @@ static void add_info(MetricPage *p, const DesktopSample *d, const char *version)
     static const char *const runs[] = { "", "in-process", "vhost-user" };
     const DesktopMetadata *m = d->metadata;
     const char *const info[] = {
-        "desktop", d->name, "vdisk", m->vdisk, "version", version,
+        "desktop", d->name, "vdisk", d->vdisk, "version", version,
         "catalog", m->catalog, "model", models[m->model],
         "lifetime", lifetimes[m->lifetime], "run", runs[m->run], NULL
     };
@@ -134,7 +136,7 @@ static void add_desktop(MetricPage *p, const DesktopSample *d)
 {
     const DesktopMetadata *m = d->metadata;
     const char *const labels[] = {
-        "desktop", d->name, "vdisk", m ? m->vdisk : "", NULL
+        "desktop", d->name, "vdisk", d->vdisk, NULL
     };
     g_autofree char *version = d->version ? g_strdup_printf(
         "%" G_GUINT64_FORMAT, d->version) : g_strdup("");
@@ -142,6 +144,9 @@ static void add_desktop(MetricPage *p, const DesktopSample *d)
     add(p, M_RUNNING, d->running, labels);
     if (d->running) {
         add(p, M_UP, d->up, labels);
+    }
+    if (d->agent != AGENT_UNKNOWN) {
+        add(p, M_AGENT, d->agent == AGENT_CONNECTED, labels);
     }
     if (!m) {
         return;

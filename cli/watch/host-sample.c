@@ -9,6 +9,8 @@
 #include "cli/host/actual.h"
 #include "cli/json-member.h"
 
+#include <string.h>
+
 HostSample *host_sample_new(void)
 {
     HostSample *s = g_new0(HostSample, 1);
@@ -28,12 +30,24 @@ void host_sample_free(HostSample *s)
     }
 }
 
+/* <target type='virtio' name='org.qemu.guest_agent.0' state='connected'/> */
+GuestAgent guest_agent_of_xml(const char *xml)
+{
+    const char *name = strstr(xml, "name='org.qemu.guest_agent.0'");
+    const char *end = name ? strchr(name, '>') : NULL;
+    const char *state = end ? strstr(name, "state='connected'") : NULL;
+
+    return !end ? AGENT_UNKNOWN
+           : state && state < end ? AGENT_CONNECTED : AGENT_AWAY;
+}
+
 DesktopSample *desktop_sample_new(const char *name, DesktopMetadata *metadata,
                                   bool running)
 {
     DesktopSample *d = g_new0(DesktopSample, 1);
 
     d->name = g_strdup(name);
+    d->vdisk = g_strdup(metadata ? metadata->vdisk : "");
     d->metadata = metadata;
     d->running = running;
     return d;
@@ -44,6 +58,7 @@ void desktop_sample_free(void *data)
     DesktopSample *d = data;
 
     g_free(d->name);
+    g_free(d->vdisk);
     desktop_metadata_free(d->metadata);
     vdisk_sample_free(d->disk);
     g_free(d->trouble);

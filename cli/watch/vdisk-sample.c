@@ -261,7 +261,7 @@ static void store_free(void *data)
     g_free(store);
 }
 
-static StoreHealth health_of(const char *state)
+StoreHealth store_health_parse(const char *state)
 {
     for (unsigned i = 0; i < STORE_HEALTHS; i++) {
         if (!g_strcmp0(state, store_healths[i])) {
@@ -269,6 +269,23 @@ static StoreHealth health_of(const char *state)
         }
     }
     return HEALTH_DOWN;
+}
+
+VdiskSample *vdisk_sample_new(void)
+{
+    VdiskSample *s = g_new0(VdiskSample, 1);
+
+    s->stores = g_ptr_array_new_with_free_func(store_free);
+    return s;
+}
+
+StoreSample *vdisk_sample_add_store(VdiskSample *s, const char *name)
+{
+    StoreSample *store = g_new0(StoreSample, 1);
+
+    store->name = bounded(name);
+    g_ptr_array_add(s->stores, store);
+    return store;
 }
 
 static StoreSample *read_store(JsonObject *o)
@@ -282,7 +299,7 @@ static StoreSample *read_store(JsonObject *o)
 
     store->name = place_of(name ? name : "");
     member_bool(o, "tree", &store->tree);
-    store->health = health_of(member_string(o, "state"));
+    store->health = store_health_parse(member_string(o, "state"));
     for (unsigned i = 0; i < STORE_VALUES; i++) {
         get_count(o, names[i], &store->value[i]);
     }
@@ -320,10 +337,9 @@ static char *image_in(JsonObject *disk, const char *name)
 
 static VdiskSample *read_disk(JsonObject *disk)
 {
-    VdiskSample *s = g_new0(VdiskSample, 1);
+    VdiskSample *s = vdisk_sample_new();
     JsonObject *pvs = member_object(disk, "pvs");
 
-    s->stores = g_ptr_array_new_with_free_func(store_free);
     s->is_streamed = pvs;
     s->is_private = !g_strcmp0(member_string(pvs, "mode"), "private");
     s->version = number(pvs, "version");

@@ -73,6 +73,14 @@ bool vdisk_value_is_of_version(VdiskValue value);
 extern const Metric store_metrics[STORE_VALUES];
 extern const char *const store_healths[STORE_HEALTHS];
 
+/* "down" if it is no state */
+StoreHealth store_health_parse(const char *state);
+
+VdiskSample *vdisk_sample_new(void);
+
+/* A store of that name, where it is; to be filled in */
+StoreSample *vdisk_sample_add_store(VdiskSample *s, const char *name);
+
 /* The vDisk @node in what query-vdisks returned; NULL if it is not there */
 VdiskSample *vdisk_sample_parse(JsonNode *answer, const char *node);
 void vdisk_sample_free(VdiskSample *s);

@@ -15,7 +15,7 @@ SAID = {
     "block": ("error_setg", "error_setg_errno", "error_report", "warn_report",
               "warn_reportf_err"),
     "hook": ("say", "g_set_error", "g_set_error_literal"),
-    "cli/serve": ("report", "report_state", "g_set_error", "fail"),
+    "cli/serve": ("report", "report_state", "say_state", "g_set_error", "fail"),
 }
 QUIET = re.compile(r"LOG_(INFO|DEBUG)")
 STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')

@@ -12,7 +12,7 @@ from lab import check
 
 SCRIPT = os.path.join(lab.TOP, "packaging/bash-completion/deskcast")
 FIRST_WORDS = {"status", "push", "rollback", "follow", "stage", "catalog", "host",
-               "update", "journal", "selftest"}
+               "update", "journal", "exporter", "selftest", "top", "report"}
 
 
 def complete(*words):

@@ -14,6 +14,7 @@ BUILD = pathlib.Path(os.environ.get('DESKCAST_BUILD', TOP / 'build'))
 OURS = BUILD / 'deskcast'
 DESKCAST = OURS / 'cli/deskcast'
 CUT = OURS / 'tests/store/cut'
+AT_SYNC = OURS / 'tests/store/at-sync.so'
 QEMU_IMG = BUILD / 'qemu/qemu-img'
 QSD = BUILD / 'qemu/storage-daemon/qemu-storage-daemon'
 ENV = {**os.environ, 'DESKCAST_QEMU_IMG': str(QEMU_IMG),

@@ -73,6 +73,12 @@ def converter(folder, *lines):
     return {'DESKCAST_QEMU_IMG': str(path)}
 
 
+def meddler(*lines):
+    """Before the copy of a file is durable: shell commands, in which $target is
+    the file that it was written to."""
+    return {'LD_PRELOAD': str(env.AT_SYNC), 'AT_SYNC': '\n'.join(lines)}
+
+
 def flip(target, offset):
     """Shell that turns one bit there."""
     return (f'python3 -c "import sys; f = open(sys.argv[1], \'r+b\'); '

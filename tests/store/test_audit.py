@@ -90,8 +90,8 @@ def silence(folder):
 
 def documented(_):
     """The message's id is that of the manual"""
-    header = (env.TOP / 'cli/audit.h').read_text()
-    number = re.search('"([0-9a-f]{32})"', header).group(1)
+    header = (env.TOP / 'cli/message-id.h').read_text()
+    number = re.search('MESSAGE_COMMAND +"([0-9a-f]{32})"', header).group(1)
     text = pathlib.Path(env.TOP / 'docs/man/deskcast-version.rst').read_text()
     return '' if number in text else 'it is not'
 

@@ -10,6 +10,9 @@ from .test_store import Mounted, first_of, refused
 from stores import far
 
 
+STEPS_SIZE = 300 << 20      # twice what is made durable at once, and more
+
+
 def new_store(folder):
     store = folder / 'store'
     must('store', 'create', store)
@@ -69,6 +72,16 @@ def sizes(folder):
             if why:
                 return why
     return env.what_is_wrong(store)
+
+
+def steps(folder):
+    """A disk that is compared while it is still being written"""
+    store = new_store(folder)
+    data = sources.raw(folder / 'disk.raw', STEPS_SIZE, STEPS_SIZE, 200)
+    env.qemu_img('convert', '-f', 'raw', '-O', 'qcow2', folder / 'disk.raw',
+                 folder / 'disk.qcow2')
+    must('vdisk', 'import', folder / 'disk.qcow2', 'win', store=store)
+    return imported(store, 'win', data) or env.what_is_wrong(store)
 
 
 def check_bad(store, folder, cases):
@@ -172,16 +185,13 @@ def wrong_format(folder):
                          store=store), status=2))
 
 
-def lying(folder):
-    """A converter that is wrong in one bit, anywhere, is found"""
-    store = new_store(folder)
-    data = sources.raw(folder / 'disk.raw')
-    source = sources.make(folder, 'disk.qcow2', 'qcow2', [])
+def check_lies(store, source, data, environment):
+    """@environment: of commands that do more than they should"""
     zero = data.index(bytes(8192)) + 4096
     for offset in (0, zero, sources.SIZE - 1, sources.PADDED - 1, 5000000):
         done = deskcast('vdisk', 'import', source, 'win', store=store,
-                        environment=sources.converter(
-                            folder, sources.flip('$target', offset)))
+                        environment=environment(
+                            sources.flip('$target', offset)))
         at = offset // 4096 * 4096
         why = refused(done, 'not what the source holds', f'{at} to ') or \
             nothing(store)
@@ -193,13 +203,30 @@ def lying(folder):
                  f'dd if="$target" of="$target" bs=4096 count=1 conv=notrunc '
                  f'skip={full // 4096} seek={zero // 4096} 2>/dev/null'):
         done = deskcast('vdisk', 'import', source, 'win', store=store,
-                        environment=sources.converter(folder, line))
+                        environment=environment(line))
         why = refused(done, 'not what the source holds') or nothing(store)
         if why:
             return f'{line}: {why}'
     must('vdisk', 'import', source, 'win', store=store,
-         environment=sources.converter(folder, 'true'))
+         environment=environment('true'))
     return imported(store, 'win', data)
+
+
+def lying(folder):
+    """A copy that is wrong in one bit, anywhere, is found"""
+    data = sources.raw(folder / 'disk.raw')
+    return check_lies(new_store(folder),
+                      sources.make(folder, 'disk.qcow2', 'qcow2', []), data,
+                      sources.meddler)
+
+
+def lying_converter(folder):
+    """So is a converter that is wrong"""
+    data = sources.raw(folder / 'disk.raw')
+    source = sources.make(folder, 'flat.vmdk', *next(
+        f[1:] for f in sources.FORMATS if f[0] == 'flat.vmdk'))
+    return check_lies(new_store(folder), source, data,
+                      lambda line: sources.converter(folder, line))
 
 
 def changing(folder):
@@ -212,23 +239,24 @@ def changing(folder):
                  f'truncate -s 12M {folder}/disk.raw'):
         sources.raw(folder / 'disk.raw')
         done = deskcast('vdisk', 'import', folder / 'disk.raw', 'win',
-                        store=store,
-                        environment=sources.converter(folder, line))
+                        store=store, environment=sources.meddler(line))
         why = refused(done) or nothing(store)
         if why:
             return f'{line}: {why}'
     # Where the file's times tell; and where those of the descriptor do not
     flat = sources.make(folder, 'flat.vmdk', *next(
         f[1:] for f in sources.FORMATS if f[0] == 'flat.vmdk'))
-    for path, line, text in (
+    for path, meddle, line, text in (
             # Which reading sees it is chance; some does, or the times tell
-            (source, sources.flip(source, source.stat().st_size - 5000),
+            (source, sources.meddler,
+             sources.flip(source, source.stat().st_size - 5000),
              'nothing was imported'),
-            (source, f'touch {source}', 'was changed'),
-            (flat, sources.flip(folder / 'flat-flat.vmdk', 700000),
+            (source, sources.meddler, f'touch {source}', 'was changed'),
+            (flat, lambda line: sources.converter(folder, line),
+             sources.flip(folder / 'flat-flat.vmdk', 700000),
              'not what the source holds')):
         done = deskcast('vdisk', 'import', path, 'win', store=store,
-                        environment=sources.converter(folder, line))
+                        environment=meddle(line))
         why = refused(done, text) or nothing(store)
         if why:
             return f'{line}: {why}'
@@ -236,17 +264,23 @@ def changing(folder):
 
 
 def converter_fails(folder):
-    """A converter that fails, is killed, or is not there"""
+    """A converter that fails, is killed, or is not there; a disk that fails"""
     store = new_store(folder)
     sources.raw(folder / 'disk.raw')
+    flat = sources.make(folder, 'flat.vmdk', *next(
+        f[1:] for f in sources.FORMATS if f[0] == 'flat.vmdk'))
     for line, text in (('echo qemu-img: no luck >&2; exit 1', 'no luck'),
                        ('kill -9 $$', 'signal 9')):
-        done = deskcast('vdisk', 'import', folder / 'disk.raw', 'win',
-                        store=store,
+        done = deskcast('vdisk', 'import', flat, 'win', store=store,
                         environment=sources.converter(folder, line))
         why = refused(done, text) or nothing(store)
         if why:
             return f'{line}: {why}'
+    why = refused(deskcast('vdisk', 'import', folder / 'disk.raw', 'win',
+                           store=store, environment=sources.meddler('false')),
+                  'make durable', '1.raw') or nothing(store)
+    if why:
+        return why
     for name in ('DESKCAST_QEMU_IMG', 'DESKCAST_QSD'):
         source = sources.make(folder, 'disk.qcow2', 'qcow2', [])
         done = deskcast('vdisk', 'import', source, 'win', store=store,
@@ -335,8 +369,9 @@ def block_device(folder):
     return why or imported(store, 'win', data)
 
 
-TESTS = [formats, sizes, cut_off, dependent, wrong_format, lying, changing,
-         converter_fails, full, https, block_device]
+TESTS = [formats, sizes, steps, cut_off, dependent, wrong_format, lying,
+         lying_converter, changing, converter_fails, full, https,
+         block_device]
 
 
 def run_in_folder(test):

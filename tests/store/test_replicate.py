@@ -272,10 +272,11 @@ def killed(folder):
         with server:
             kills = 0
             while True:
-                child = subprocess.Popen(
-                    [env.DESKCAST, 'store', 'replicate', '--from', server.url,
-                     '--to', there], env=env.ENV, stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL)
+                with open(folder / 'said', 'wb') as said:
+                    child = subprocess.Popen(
+                        [env.DESKCAST, 'store', 'replicate', '--from',
+                         server.url, '--to', there], env=env.ENV,
+                        stdout=subprocess.DEVNULL, stderr=said)
                 try:
                     child.wait(0.3 + rnd.random())
                     break
@@ -286,7 +287,7 @@ def killed(folder):
                 if kills > 60:
                     return 'it does not get on'
             if child.returncode:
-                return f'exit {child.returncode}'
+                return (folder / 'said').read_text()[-500:]
     return same(here, there) or str(env.strangers(there) or '') or \
         ('' if kills else 'it was never killed')
 

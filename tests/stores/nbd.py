@@ -111,13 +111,15 @@ class VolatileStorageDaemon(StorageDaemon):
     reading    the name of a second, read-only export of the same image
     evict      of so many percent of what is written, the cache keeps nothing
                back: any subset of it survives
+    rate       bytes a second that a flush takes; 0: it takes no time
     """
 
     name = 'volatile'
 
     def __init__(self, image, tcp=False, volatile=True, exclusive=False,
-                 reading=None, evict=0, **more):
+                 reading=None, evict=0, rate=0, **more):
         super().__init__(image, tcp, **more)
+        self.rate = rate
         self.volatile = volatile
         self.exclusive = exclusive
         self.reading = reading
@@ -126,7 +128,8 @@ class VolatileStorageDaemon(StorageDaemon):
     def env(self):
         return {'LD_PRELOAD': str(OURS / 'tests/stores/volatile.so'),
                 'VOLATILE_IMAGE': str(self.image),
-                'VOLATILE_EVICT': str(self.evict)} if self.volatile else {}
+                'VOLATILE_EVICT': str(self.evict),
+                'VOLATILE_RATE': str(self.rate)} if self.volatile else {}
 
     def exports(self):
         yield {'name': self.export, 'writable': True,

@@ -271,6 +271,47 @@ def slow_link():
             return node.pvs()['buffer'].get('stuck')
 
 
+def sent_in_the_end(d, store, sent=None):
+    """An epoch for which request-timeout is too short by far: it is told, and
+    sent all the same."""
+    node = d.open(stores=[{'driver': 'nbd', 'export': 'disk',
+                           'server': server_options(store.address)}])
+    until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+    before = sent() if sent else 0
+    conn = connect(node)
+    for at in range(0, SIZE, MIB):
+        conn.write(at, DATA * (MIB // 4096))
+    conn.flush()
+    conn.close()
+    node.drain()
+    told = [e['data']['stuck'] for e in node.events('VDISK_BUFFER')
+            if 'stuck' in e['data']]
+    if not told:
+        return 'nothing is told'
+    says(told[0], 'again and again')
+    if sent and sent() - before > 4 * SIZE:
+        return f'{sent() - before} bytes were sent for {SIZE}'
+    if d.store.image.read_bytes()[:SIZE] != DATA * (SIZE // 4096):
+        return 'the store has something else'
+    return node.pvs()['buffer'].get('stuck')
+
+
+def slow_epoch():
+    """What is sent at once takes the link longer than request-timeout."""
+    with Desk() as d:
+        d.start()
+        with Link(d.store, rate=SIZE // 4) as link:
+            return sent_in_the_end(d, link, lambda: link.count()[2])
+
+
+def slow_flush():
+    """The store's disk takes longer than that for an epoch."""
+    with Desk() as d:
+        d.store.volatile, d.store.rate = True, SIZE // 4
+        d.start()
+        return sent_in_the_end(d, d.store)
+
+
 class Machine(Private):
     """The same in a QEMU, which can migrate."""
 
@@ -315,5 +356,7 @@ def tests(_, _args):
             ('durability=store', store_durability),
             ('durability=store, and a guest that is fast', catches_up),
             ('a link that is too slow', slow_link),
+            ('a link too slow for what is sent at once', slow_epoch),
+            ('a store that is too slow for a flush', slow_flush),
             ('migration', migration)):
         yield f'private, {text}', test

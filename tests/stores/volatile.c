@@ -12,6 +12,8 @@
  *   VOLATILE_EVICT  of so many percent of the pages written, the content is
  *                   kept at once (default 0): a cache that makes room keeps
  *                   any subset, in any order
+ *   VOLATILE_RATE   a flush takes as long as a disk that writes so many bytes
+ *                   a second (default 0: no time)
  *
  * These are the calls of QEMU's file driver with aio=threads. mmap, io_uring,
  * native AIO and plain read and write go past the cache. A page is 4 KiB,
@@ -40,6 +42,7 @@ static struct {
     dev_t dev;
     ino_t ino;
     unsigned evict;         /* percent */
+    guint64 rate;           /* bytes a second; 0: any */
     pthread_mutex_t lock;   /* for what follows, and all access to the image */
     GHashTable *pages;      /* number of a page: its content, or all_zero */
     unsigned seed;
@@ -78,6 +81,7 @@ static __attribute__((constructor)) void init(void)
 {
     const char *image = getenv("VOLATILE_IMAGE");
     const char *evict = getenv("VOLATILE_EVICT");
+    const char *rate = getenv("VOLATILE_RATE");
     struct stat st;
 
     real.pread = dlsym(RTLD_NEXT, "pread64");
@@ -96,6 +100,7 @@ static __attribute__((constructor)) void init(void)
     cache.dev = st.st_dev;
     cache.ino = st.st_ino;
     cache.evict = evict ? atoi(evict) : 0;
+    cache.rate = rate ? strtoull(rate, NULL, 10) : 0;
     cache.seed = getpid();
     cache.pages = g_hash_table_new_full(NULL, NULL, NULL, free_page);
 }
@@ -337,9 +342,11 @@ static int keep_all(int fd)
  */
 static int flush_image(int fd, int (*flush)(int))
 {
+    guint64 bytes;
     int ret;
 
     pthread_mutex_lock(&cache.lock);
+    bytes = (guint64)g_hash_table_size(cache.pages) * PAGE;
     ret = keep_all(fd);
     if (ret == 0) {
         ret = flush(fd);
@@ -348,6 +355,9 @@ static int flush_image(int fd, int (*flush)(int))
         g_hash_table_remove_all(cache.pages);
     }
     pthread_mutex_unlock(&cache.lock);
+    if (cache.rate) {
+        g_usleep(bytes * G_USEC_PER_SEC / cache.rate);
+    }
     return ret;
 }
 
