@@ -283,7 +283,7 @@ def sent_in_the_end(d, store, sent=None):
         conn.write(at, DATA * (MIB // 4096))
     conn.flush()
     conn.close()
-    node.qmp.wait_event('VDISK_BUFFER', 60, lag=0)
+    node.drain()
     told = [e['data']['stuck'] for e in node.events('VDISK_BUFFER')
             if 'stuck' in e['data']]
     if not told:
