@@ -58,6 +58,10 @@ static JsonObject *desktop_json(const DesktopSample *d)
     json_object_set_string_member(o, "vdisk", d->vdisk);
     json_object_set_boolean_member(o, "running", d->running);
     json_object_set_boolean_member(o, "up", d->up);
+    if (d->agent != AGENT_UNKNOWN) {
+        json_object_set_boolean_member(o, "guest_agent_connected",
+                                       d->agent == AGENT_CONNECTED);
+    }
     if (d->version) {
         json_object_set_int_member(o, "version", d->version);
     }
@@ -146,11 +150,15 @@ static void read_desktop(HostSample *s, JsonObject *o)
     const char *vdisk = member_string(o, "vdisk");
     DesktopSample *d = desktop_sample_new(name ? name : "", NULL, false);
     int64_t version = 0;
+    bool agent;
 
     g_free(d->vdisk);
     d->vdisk = g_strndup(vdisk ? vdisk : "", METRIC_LABEL_MAX);
     member_bool(o, "running", &d->running);
     member_bool(o, "up", &d->up);
+    if (member_bool(o, "guest_agent_connected", &agent)) {
+        d->agent = agent ? AGENT_CONNECTED : AGENT_AWAY;
+    }
     member_int(o, "version", &version);
     d->version = MAX(version, 0);
     d->disk = d->up ? read_disk(o) : NULL;

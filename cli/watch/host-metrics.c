@@ -11,7 +11,7 @@
 /* Those that are no value of a vDisk or of a store */
 enum {
     M_LIBVIRT_UP, M_SCRAPE,
-    M_INFO, M_RUNNING, M_UP, M_ANSWER,
+    M_INFO, M_RUNNING, M_AGENT, M_UP, M_ANSWER,
     M_VERSION, M_WANTED, M_ASSIGNED, M_STATE,
     M_RELAY_SIZE, M_RELAY_USED, M_RELAY_SERVED, M_RELAY_HYDRATED,
     M_RELAY_VERSION_SIZE, M_RELAY_REACHABLE,
@@ -24,6 +24,8 @@ static const Metric metrics[N_METRICS] = {
     [M_SCRAPE] = G_("scrape_seconds", "How long it took to ask all desktops."),
     [M_INFO] = G_("desktop_info", "1, and what a desktop is in its labels."),
     [M_RUNNING] = G_("desktop_running", "Whether libvirt has it running."),
+    [M_AGENT] = G_("guest_agent_connected",
+        "Whether the guest's agent is there, so that the guest has come up."),
     [M_UP] = G_("desktop_up",
         "Whether the process with the disk of a running desktop answered."),
     [M_ANSWER] = G_("desktop_answer_seconds", "How long the answer took."),
@@ -142,6 +144,9 @@ static void add_desktop(MetricPage *p, const DesktopSample *d)
     add(p, M_RUNNING, d->running, labels);
     if (d->running) {
         add(p, M_UP, d->up, labels);
+    }
+    if (d->agent != AGENT_UNKNOWN) {
+        add(p, M_AGENT, d->agent == AGENT_CONNECTED, labels);
     }
     if (!m) {
         return;

@@ -9,6 +9,8 @@
 #include "cli/host/actual.h"
 #include "cli/json-member.h"
 
+#include <string.h>
+
 HostSample *host_sample_new(void)
 {
     HostSample *s = g_new0(HostSample, 1);
@@ -26,6 +28,17 @@ void host_sample_free(HostSample *s)
         relay_sample_free(s->relay);
         g_free(s);
     }
+}
+
+/* <target type='virtio' name='org.qemu.guest_agent.0' state='connected'/> */
+GuestAgent guest_agent_of_xml(const char *xml)
+{
+    const char *name = strstr(xml, "name='org.qemu.guest_agent.0'");
+    const char *end = name ? strchr(name, '>') : NULL;
+    const char *state = end ? strstr(name, "state='connected'") : NULL;
+
+    return !end ? AGENT_UNKNOWN
+           : state && state < end ? AGENT_CONNECTED : AGENT_AWAY;
 }
 
 DesktopSample *desktop_sample_new(const char *name, DesktopMetadata *metadata,

@@ -14,11 +14,18 @@
 
 #define RELAY_VERSIONS_MAX  1024
 
+typedef enum GuestAgent {
+    AGENT_UNKNOWN,              /* it has no channel for one, or is off */
+    AGENT_AWAY,
+    AGENT_CONNECTED,            /* so the guest has come up */
+} GuestAgent;
+
 typedef struct DesktopSample {
     char *name;                 /* of the domain */
     char *vdisk;                /* "" if it is not known */
     DesktopMetadata *metadata;  /* NULL if it cannot be read: see trouble */
     bool running;
+    GuestAgent agent;
     bool up;                    /* its process answered */
     double answer;              /* s that the answer took, if it is up */
     VdiskSample *disk;          /* NULL unless it is up */
@@ -54,6 +61,9 @@ typedef struct HostSample {
 HostSample *host_sample_new(void);
 void host_sample_free(HostSample *s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(HostSample, host_sample_free)
+
+/* Of a domain's XML, as libvirt itself writes it of one that runs */
+GuestAgent guest_agent_of_xml(const char *xml);
 
 /* Takes @metadata */
 DesktopSample *desktop_sample_new(const char *name, DesktopMetadata *metadata,

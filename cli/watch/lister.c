@@ -18,6 +18,7 @@ typedef struct Entry {
     char *name;
     char *metadata;             /* as text */
     bool running;
+    GuestAgent agent;
 } Entry;
 
 struct Lister {
@@ -74,6 +75,15 @@ static char *metadata_of(virDomainPtr domain)
            ? g_steal_pointer(&text) : NULL;
 }
 
+static GuestAgent agent_of(virDomainPtr domain)
+{
+    char *xml = virDomainGetXMLDesc(domain, 0);
+    GuestAgent agent = guest_agent_of_xml(xml ? xml : "");
+
+    free(xml);
+    return agent;
+}
+
 static GPtrArray *list_domains(virConnectPtr conn, char **trouble)
 {
     GPtrArray *entries = g_ptr_array_new_with_free_func(entry_free);
@@ -95,6 +105,7 @@ static GPtrArray *list_domains(virConnectPtr conn, char **trouble)
             e->name = g_strdup(virDomainGetName(domains[i]));
             e->metadata = metadata;
             e->running = virDomainGetID(domains[i]) != (unsigned)-1;
+            e->agent = e->running ? agent_of(domains[i]) : AGENT_UNKNOWN;
             g_ptr_array_add(entries, e);
         }
         virDomainFree(domains[i]);
@@ -216,6 +227,7 @@ void lister_list(Lister *l, HostSample *s, int timeout_ms)
         DesktopSample *d = desktop_sample_new(
             e->name, desktop_metadata_parse(e->metadata, &error), e->running);
 
+        d->agent = e->agent;
         d->trouble = error ? g_strdup(error->message) : NULL;
         g_ptr_array_add(s->desktops, d);
     }

@@ -9,5 +9,6 @@
 
 int command_exporter(int argc, char **argv);
 int command_top(int argc, char **argv);
+int command_report(int argc, char **argv);
 
 #endif /* CLI_WATCH_WATCH_COMMANDS_H */

@@ -105,6 +105,12 @@ class Office(lab.Lab):
             xml = xml.replace("</qemu:commandline>", "".join(
                 f"<qemu:arg value='{a}'/>" for a in args) +
                 "</qemu:commandline>")
+        if name == "pvs1":
+            xml = xml.replace("</devices>", "<channel type='unix'><source "
+                              f"mode='bind' path='{self.folder}/pvs1.ga'/>"
+                              "<target type='virtio' "
+                              "name='org.qemu.guest_agent.0'/></channel>"
+                              "</devices>")
         self.kvm1.define(name, xml)
 
     def begin(self):

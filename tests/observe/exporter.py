@@ -36,6 +36,8 @@ def real_disks(o):
         check(m.get("resets_total", desktop="mcs1") >= 1)
         check(m.get("vdisk_size_bytes", desktop="pvs1", version="12") == SIZE)
         check(m.get("outage_seconds", desktop="pvs1") == 0)
+        check(m.get("guest_agent_connected", desktop="pvs1") == 0)
+        check(not m.all("guest_agent_connected", desktop="mcs1"))
         stores = m.all("store_state", desktop="pvs1", state="up")
         check(len(stores) == 2 and all(v == 1 for _, v in stores), stores)
         check(m.get("buffer_size_bytes", desktop="priv1") > 8 * MIB)

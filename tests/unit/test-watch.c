@@ -268,6 +268,24 @@ static void test_other_node(void)
     desktop_sample_free(d);
 }
 
+#define CHANNEL(state) "<channel type='unix'>\n<target type='virtio' " \
+                       "name='org.qemu.guest_agent.0'" state "/>\n</channel>"
+
+static void test_agent(void)
+{
+    const char *other = "<target type='virtio' name='x' state='connected'/>";
+    g_autofree char *behind = g_strconcat(CHANNEL(""), other, NULL);
+
+    CU_ASSERT_EQUAL(guest_agent_of_xml(CHANNEL(" state='connected'")),
+                    AGENT_CONNECTED);
+    CU_ASSERT_EQUAL(guest_agent_of_xml(CHANNEL(" state='disconnected'")),
+                    AGENT_AWAY);
+    CU_ASSERT_EQUAL(guest_agent_of_xml(CHANNEL("")), AGENT_AWAY);
+    CU_ASSERT_EQUAL(guest_agent_of_xml(behind), AGENT_AWAY);
+    CU_ASSERT_EQUAL(guest_agent_of_xml(other), AGENT_UNKNOWN);
+    CU_ASSERT_EQUAL(guest_agent_of_xml(""), AGENT_UNKNOWN);
+}
+
 static void test_relay(void)
 {
     static const char json[] =
@@ -318,6 +336,7 @@ int main(void)
         { "nonsense", test_nonsense },
         { "host", test_host },
         { "other node", test_other_node },
+        { "agent", test_agent },
         { "relay", test_relay },
         { "names", test_names },
         CU_TEST_INFO_NULL,
