@@ -80,3 +80,23 @@ tree_publish() {
     tree_stamp "$2" >"$2.stamp.new"
     mv "$2.stamp.new" "$2.stamp"
 }
+
+# mmdebstrap ignores the machine's apt.conf, and with it the way to the archive.
+apt_network_options() {
+    apt-config dump --no-empty |
+        grep -E '^Acquire::(https?|ftp)(::[^:]+)?::(Proxy|CaInfo|Verify-)' || true
+}
+
+# debian_tree "SUITE..." ARG...: mmdebstrap ARG..., whose last ones are the release, what
+# to make, and "-" for the sources, which come on standard input. Uses the folder $work.
+debian_tree() {
+    apt_network_options >"$work/apt.conf"
+    # shellcheck disable=SC2086  # one word per suite
+    private_sources deb $1 >"$work/sources.list"
+    [ -s "$work/sources.list" ] ||
+        die "no Debian archive among this machine's apt sources"
+    # The tools of Debian's root live in sbin, which is not on a user's PATH.
+    as_root env PATH="$PATH:/usr/sbin:/sbin" mmdebstrap --mode=root \
+        --aptopt="$work/apt.conf" --aptopt='Acquire::Retries "3"' "${@:2}" \
+        <"$work/sources.list"
+}

@@ -15,15 +15,14 @@ link_firmware() {
     done
 }
 
-# configure_args TREE enable|disable: the last says what to do with our drivers.
-# What a desktop host needs and no more: all of QEMU takes far longer to build.
-configure_args() {
+# configure_options TREE enable|disable VERSION: the second says what to do with our
+# drivers, the last is what --version adds to QEMU's own. What a desktop host needs and no more: all of QEMU takes far longer to build.
+configure_options() {
     local feature tree=$1 ours=$2
-    printf '%s\n' --cc="ccache gcc" --python="$python" --extra-cflags=-g1 \
-        --target-list=x86_64-softmmu --without-default-features \
+    printf '%s\n' --target-list=x86_64-softmmu --without-default-features \
         --disable-modules --disable-install-blobs --disable-docs --disable-download \
         --disable-containers --disable-fdt --audio-drv-list= \
-        --with-pkgversion=Deskcast \
+        --with-pkgversion="$3" \
         --firmwarepath="$(IFS=:; echo "${firmware[*]}")"
     for feature in tools kvm tcg avx2 malloc-trim coroutine-pool stack-protector pixman \
         gnutls seccomp slirp tpm zstd linux-aio linux-io-uring vhost-user \
@@ -32,4 +31,10 @@ configure_args() {
     done
     ! grep -q "^option('vdisk'" "$tree/meson_options.txt" ||
         printf '%s\n' "--$ours-vdisk"
+}
+
+# The same for a build in a checkout
+configure_args() {
+    printf '%s\n' --cc="ccache gcc" --python="$python" --extra-cflags=-g1
+    configure_options "$@" Deskcast
 }

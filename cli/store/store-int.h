@@ -40,9 +40,13 @@ typedef struct ImageOps {
     /* The blockdev definition of the image */
     JsonObject *(*chain)(const Store *s, const Manifest *m, const Version *v,
                          unsigned flags);
-    /* In place: same content, no parent. NULL: cannot be done here. */
+    /* What merging needs, one of the two: a file ".new-IMAGE" with the same
+     * content, and no parent; */
     bool (*flatten)(const Store *s, const Manifest *m, const Version *v,
                     GError **error);
+    /* or the same as an image @name, sealed */
+    bool (*copy_whole)(const Store *s, const Version *v, const char *name,
+                       GError **error);
 } ImageOps;
 
 extern const ImageOps store_files;

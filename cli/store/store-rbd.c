@@ -163,7 +163,7 @@ static bool check_watchers(const Store *s, const Version *v, GError **error)
     }
     if (json_array_get_length(watchers)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "the RBD image %s is "
-                    "open; shut down who writes to it, or wait half a minute "
+                    "open; shut down who has it open, or wait half a minute "
                     "if it was killed", image);
         return false;
     }
@@ -218,6 +218,16 @@ static bool rbd_settle(const Store *s, const Manifest *m, const Version *v,
     return make_snapshot(s, v, error);
 }
 
+/* A snapshot that goes is gone for its readers, too */
+static bool check_readers(const Store *s, const char *image, GError **error)
+{
+    const Version v = { .image = (char *)image };
+    g_autofree char *of = sealed_spec(s, image);
+    g_autoptr(JsonObject) sealed = ask(s, NULL, "info", of);
+
+    return !sealed || check_watchers(s, &v, error);
+}
+
 static bool rbd_remove(const Store *s, const char *vdisk, const char *image,
                        GError **error)
 {
@@ -225,6 +235,9 @@ static bool rbd_remove(const Store *s, const char *vdisk, const char *image,
     g_autoptr(GError) local = NULL;
 
     (void)vdisk;
+    if (!check_readers(s, image, error)) {
+        return false;
+    }
     if ((rbd(s, NULL, &local, "snap", "purge", "--no-progress", of, NULL) &&
          rbd(s, NULL, &local, "rm", "--no-progress", of, NULL)) ||
         g_error_matches(local, G_IO_ERROR, G_IO_ERROR_NOT_FOUND)) {
@@ -257,6 +270,17 @@ static JsonObject *rbd_chain(const Store *s, const Manifest *m,
     return node;
 }
 
+/* A copy of a snapshot has all of its data, and no parent */
+static bool rbd_copy_whole(const Store *s, const Version *v, const char *name,
+                           GError **error)
+{
+    const Version copy = { .image = (char *)name };
+    g_autofree char *from = sealed_spec(s, v->image), *to = spec(s, name);
+
+    return rbd(s, NULL, error, "cp", "--no-progress", from, to, NULL) &&
+           make_snapshot(s, &copy, error);
+}
+
 const ImageOps store_rbd = {
     .name = rbd_name,
     .check = rbd_check,
@@ -267,4 +291,5 @@ const ImageOps store_rbd = {
     .settle = rbd_settle,
     .remove = rbd_remove,
     .chain = rbd_chain,
+    .copy_whole = rbd_copy_whole,
 };

@@ -1,5 +1,5 @@
 /*
- * Sealing a version, and giving one an image of its own
+ * Sealing a version
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -249,93 +249,4 @@ bool store_version_seal(Store *s, Manifest *m, unsigned wait_ms, bool quiet,
         back_out(s, m, v);
     }
     return ok;
-}
-
-/* Merge */
-
-/* By content: what was made is what was sealed */
-static bool check_merged(const Store *s, const Manifest *m, const Version *v,
-                         char *new, bool quiet, GError **error)
-{
-    g_autofree char *what = g_strdup_printf("checking %s@%" PRIu64, m->vdisk,
-                                            v->number);
-    g_autoptr(Progress) progress = progress_new(what, v->size, true, quiet);
-    g_autoptr(Content) c = NULL;
-    Version alone = *v;
-    uint8_t root[VERITY_HASH_BYTES];
-
-    alone.image = new;
-    alone.parent = 0;
-    c = open_content(s, m, &alone, error);
-    if (!c || !content_tree(c, v->size, m->salt, m->uuid, -1, root, progress,
-                            error)) {
-        return false;
-    }
-    if (memcmp(root, v->root, sizeof(root))) {
-        return version_refuse(error, m, v->number, "does not read as it was "
-                              "sealed; nothing was changed. 'deskcast vdisk "
-                              "verify' tells whether it is damaged");
-    }
-    progress_done(progress);
-    return true;
-}
-
-static bool put_in_place(const Store *s, const Manifest *m, const Version *v,
-                         const char *new, GError **error)
-{
-    int folder = store_vdisk_folder(s, m->vdisk, error);
-    bool ok;
-
-    if (folder < 0) {
-        return false;
-    }
-    ok = renameat(folder, new, folder, v->image) == 0
-        ? durable_sync_folder(folder, v->image, error)
-        : durable_errno(error, "replace", v->image);
-    close(folder);
-    return ok;
-}
-
-static bool can_merge(const Store *s, const Manifest *m, const Version *v,
-                      GError **error)
-{
-    if (!s->images->flatten) {
-        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
-                            "images on Ceph are not merged: clones of clones "
-                            "cost readers nothing there");
-        return false;
-    }
-    if (!version_sealed(v)) {
-        return version_refuse(error, m, v->number, "is in maintenance: seal it "
-                              "first");
-    }
-    return v->parent || version_refuse(error, m, v->number, "has no parent: "
-                                       "there is nothing to merge");
-}
-
-Version *store_version_merge(Store *s, Manifest *m, uint64_t number, bool quiet,
-                             GError **error)
-{
-    Version *v = version_find(m, number, error);
-    g_autofree char *new = v ? g_strconcat(".new-", v->image, NULL) : NULL;
-    uint64_t parent;
-
-    if (!v || !can_merge(s, m, v, error) ||
-        !s->images->flatten(s, m, v, error)) {
-        return NULL;
-    }
-    if (!check_merged(s, m, v, new, quiet, error) ||
-        !put_in_place(s, m, v, new, error)) {
-        g_autofree char *path = store_path(s, m->vdisk, new);
-
-        unlink(path);
-        return NULL;
-    }
-    parent = v->parent;
-    v->parent = 0;
-    if (!store_set_manifest(s, m, error)) {
-        v->parent = parent;
-        return NULL;
-    }
-    return v;
 }

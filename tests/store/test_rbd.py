@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A store whose images are on Ceph: a cluster of one, on this machine."""
 
+import contextlib
 import json
 import pathlib
 import subprocess
@@ -44,9 +45,13 @@ class OnCeph:
     def images(self):
         return set(self.rbd('ls').split()) - {'disk'}
 
-    def name(self, number, snapshot=''):
+    def image(self, number):
+        return env.versions(env.manifest(self.store, 'win'))[number]['image']
+
+    def name(self, number, snapshot='', image=None):
         node = {'driver': 'raw', 'file': {
-            'driver': 'rbd', 'pool': POOL, 'image': f'win.{number}',
+            'driver': 'rbd', 'pool': POOL,
+            'image': image or self.image(number),
             'conf': str(self.ceph.conf)}}
         if snapshot:
             node['file']['snapshot'] = snapshot
@@ -114,8 +119,49 @@ def life(s):
     return first_of(
         '' if s.content(1) == one else 'version 1 has changed',
         '' if s.content(2) == want else 'version 2 is not what was written',
-        s.wrong(),
-        refused(s.run('version', 'merge', 'win', '2'), 'not merged'))
+        s.wrong())
+
+
+@contextlib.contextmanager
+def reader(node):
+    """Asks it to read a pattern: true if it is there"""
+    with subprocess.Popen([env.BUILD / 'qemu/qemu-io', '-r', node], text=True,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT) as process:
+        def read(pattern, offset):
+            process.stdin.write(f'read -P {pattern} {offset} 4096\n')
+            process.stdin.flush()
+            line = process.stdout.readline()
+            process.stdout.readline()
+            return 'read 4096/4096' in line
+        yield read
+        process.communicate('quit\n')
+
+
+def merged(s):
+    """An image without a parent; who reads the old one goes on"""
+    s.must('version', 'new', 'win')
+    why = first_of(
+        refused(s.run('version', 'merge', 'win', '1'), 'no parent'),
+        refused(s.run('version', 'merge', 'win', '2'), 'is a clone of it'))
+    s.must('version', 'rm', 'win', '3')
+    with reader(s.name(2, 'sealed')) as read:
+        there = read(2, 65536)
+        done = s.must('version', 'merge', 'win', '2')
+        # Far from what was read before: nothing of it is in a cache
+        there = there and read(1, 900000 // 4096 * 4096)
+        left = s.images()
+    s.must('version', 'revert', 'win')
+    s.must('version', 'promote', 'win')
+    v = env.versions(env.manifest(s.store, 'win'))[2]
+    parents = json.loads(s.rbd('info', '--format', 'json', 'win.2.whole@sealed'))
+    return why or first_of(
+        '' if there else 'the reader does not find its version',
+        '' if left == {'win.1', 'win.2', 'win.2.whole'} else
+        f'meanwhile: {left}, {done}',
+        '' if v['parent'] == 0 and v['image'] == 'win.2.whole' else str(v),
+        f'it has a parent: {parents}' if 'parent' in parents else '',
+        s.wrong())
 
 
 def again(s, *words):
@@ -164,7 +210,7 @@ def imported(s):
     v = m['versions'][0]
     path = s.folder / 'content'
     env.qemu_img('convert', '-O', 'raw', s.name(1, 'sealed').replace(
-        'win.1', 'disk2.1'), path)
+        s.image(1), 'disk2.1'), path)
     why = first_of(
         '' if path.read_bytes() == data else 'its content is another one',
         '' if env.tree(data, m['salt'], m['uuid'])[1] == v['root']
@@ -175,16 +221,13 @@ def imported(s):
 
 
 def removal(s):
-    node = s.name(3, 'sealed')
-    with subprocess.Popen([env.BUILD / 'qemu/qemu-io', '-r', node], text=True,
-                          stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as reader:
-        reader.stdin.write('read 0 4096\n')
-        reader.stdin.flush()
-        reader.stdout.readline()
-        s.must('version', 'retire', 'win', '3')
-        s.must('version', 'rm', 'win', '3')
-        reader.communicate('quit\n')
+    number = max(env.versions(env.manifest(s.store, 'win')))
+    with reader(s.name(number, 'sealed')) as read:
+        there = read(1, 0)
+        s.must('version', 'retire', 'win', number)
+        s.must('version', 'rm', 'win', number)
+        if not there or not read(1, 900000 // 4096 * 4096):
+            return 'a version that is read is taken away'
     s.must('vdisk', 'rm', 'win', '--force')
     s.must('version', 'new', 'other', '--size', '1M')
     return '' if s.images() == {'other.1'} else f'left: {s.images()}'
@@ -211,7 +254,8 @@ def tests(tap, long):
         def with_ceph():
             with Ceph(pathlib.Path(image)) as ceph:
                 s = OnCeph(folder, ceph)
-                for test in (life, imported, kills, removal, away):
+                for test in (life, merged, imported, kills, removal,
+                             away):
                     tap.run(f'Ceph: {test.__name__}', test, s)
 
         if tap.only.search('Ceph'):

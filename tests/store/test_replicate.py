@@ -253,6 +253,11 @@ def cut(folder):
     return same(here, there) or str(env.strangers(there) or '')
 
 
+def is_held(said):
+    """By a process that the one that was killed had just begun to start"""
+    return 'somebody else is bringing' in said.read_text()
+
+
 def killed(folder):
     """Killed at random moments; each try goes on where it was"""
     here, there = three(folder), target(folder)
@@ -278,8 +283,11 @@ def killed(folder):
                          server.url, '--to', there], env=env.ENV,
                         stdout=subprocess.DEVNULL, stderr=said)
                 try:
-                    child.wait(0.3 + rnd.random())
-                    break
+                    # Longer, in the end, than it takes on a slow machine
+                    child.wait((0.3 + rnd.random()) * (1 + kills / 20))
+                    if not is_held(folder / 'said'):
+                        break
+                    kills += 1
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
