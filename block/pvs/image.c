@@ -101,6 +101,12 @@ void pvs_image_store_is_back(PvsImage *img)
     }
 }
 
+bool pvs_image_fails_at_once(PvsImage *img)
+{
+    return pvs_pool_fails_at_once(img->stores) ||
+           (img->tree && pvs_pool_fails_at_once(pvs_tree_pool(img->tree)));
+}
+
 void pvs_image_report_corrupt(PvsImage *img, bool tree, const char *store,
                               int64_t offset, int64_t bytes)
 {
@@ -300,17 +306,42 @@ image_co_read_slice(PvsImage *img, int64_t offset, int64_t bytes,
     return ret;
 }
 
+/* A read failed: if not for an outage or a drain, for want of a good answer */
+static void note_lack(PvsImage *img, int64_t offset, int64_t bytes)
+{
+    PvsLack *lack = &img->lack;
+    int64_t now = pvs_now();
+
+    if (img->outage_action != STORE_OUTAGE_PAUSE ||
+        pvs_image_fails_at_once(img)) {
+        return;
+    }
+    QEMU_LOCK_GUARD(&img->waits.lock);
+    if (img->waits.drains || lack->asking) {
+        return;
+    }
+    lack->since = lack->bytes ? lack->since : now;
+    lack->offset = offset;
+    lack->bytes = bytes;
+    lack->at = now;
+}
+
 static int coroutine_fn GRAPH_RDLOCK
 pvs_image_co_preadv_part(BlockDriverState *bs, int64_t offset, int64_t bytes,
                          QEMUIOVector *qiov, size_t qiov_offset,
                          BdrvRequestFlags flags)
 {
     PvsImage *img = pvs_image(bs);
+    int ret;
 
     if (img->ahead) {
         pvs_ahead_note(img->ahead, offset, bytes);
     }
-    return image_co_read_slice(img, offset, bytes, qiov, qiov_offset);
+    ret = image_co_read_slice(img, offset, bytes, qiov, qiov_offset);
+    if (ret < 0) {
+        note_lack(img, offset, bytes);
+    }
+    return ret;
 }
 
 static int coroutine_fn GRAPH_RDLOCK

@@ -37,6 +37,19 @@ typedef enum PvsUrgency {
     PVS_URGENCIES,
 } PvsUrgency;
 
+/*
+ * What the guest was last denied although stores are up: none of them has it
+ * right. It is asked for again while the guest stands still. Under the lock.
+ */
+typedef struct PvsLack {
+    int64_t offset;
+    int64_t bytes;              /* 0: it was denied nothing so */
+    int64_t at;                 /* ns */
+    int64_t since;              /* ns; of the first one of this stop */
+    bool asking;                /* a coroutine of resume-system.c does */
+    bool told;                  /* by an event */
+} PvsLack;
+
 typedef struct PvsImage {
     /* Never changed after open */
     BlockDriverState *bs;
@@ -56,6 +69,8 @@ typedef struct PvsImage {
     PvsWaits waits;
     QLIST_HEAD(, PvsFetch) fetches;     /* in flight */
     unsigned in_flight[PVS_URGENCIES];      /* how many, by urgency */
+
+    PvsLack lack;
 
     /* Set in the main loop, read anywhere; what was there stays until close */
     PvsCache *cache;            /* atomic; NULL: none at present */
@@ -94,6 +109,9 @@ void pvs_image_drain_end(PvsImage *img);
  * A drain or an outage is over: let the guest go on, if it was stopped for that
  */
 void pvs_image_store_is_back(PvsImage *img);
+
+/* Would a read fail at once, for an outage that takes too long? */
+bool pvs_image_fails_at_once(PvsImage *img);
 
 /*
  * Read whatever the cache says. As pvs_pool_co_read(); *@buf begins with the

@@ -262,24 +262,30 @@ static void coroutine_fn read_look(PvsRead *read, PvsPool *p)
     pvs_pool_changed(p);
 }
 
+/* A store that is up says that it does not have it: ask again, some time */
+static void ask_later(PvsRead *read, int64_t now)
+{
+    read->r.bad = read->r.tried = 0;
+    read->retry_at = now + RETRY_MS * SCALE_MS;
+}
+
 /*
- * No store has it, or none is up for too long. What all stores say they do not
- * have is asked for again, like in an outage, unless errors are wanted.
+ * No store has it, or none is up for too long. What those that are up say they
+ * do not have is asked for again, like in an outage, unless errors are wanted.
  */
 static bool read_fails(PvsRead *read, PvsPool *p, int64_t now)
 {
     StoreSet *set = &p->set;
     bool all_bad = read->r.bad == UINT64_MAX >> (STORE_MAX - set->n);
 
-    if (!all_bad || set->outage_action == STORE_OUTAGE_ERROR) {
+    if (set->outage_action == STORE_OUTAGE_ERROR) {
         return true;
     }
     if (set->outage_action == STORE_OUTAGE_PAUSE &&
-        now - read->r.start >= set->outage_wait) {
+        (!all_bad || now - read->r.start >= set->outage_wait)) {
         return true;
     }
-    read->r.bad = read->r.tried = 0;
-    read->retry_at = now + RETRY_MS * SCALE_MS;
+    ask_later(read, now);
     return false;
 }
 
@@ -306,6 +312,12 @@ static int coroutine_fn read_step(PvsRead *read, PvsPool *p)
         break;
     case STORE_FAIL:
         return read_fails(read, p, now) ? -EIO : -EINPROGRESS;
+    case STORE_WAIT_STORE:
+        if (read->r.bad && p->set.outage_action != STORE_OUTAGE_ERROR) {
+            ask_later(read, now);
+            break;
+        }
+        /* fall through */
     default:
         pvs_co_wait(p->waits, &read->waiter, MIN(step.when, limit));
         break;

@@ -6,9 +6,11 @@
 
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
+#include "qemu/units.h"
 #include "block/pvs/private.h"
+#include "block/pvs/pvs.h"
 #include "block/pvs/resume.h"
-#include "block/pvs/tree.h"
+#include "qapi/qapi-events-vdisk.h"
 #include "system/block-backend.h"
 #include "system/reset.h"
 #include "system/runstate.h"
@@ -18,6 +20,12 @@
 static QEMUTimer *resume_timer;
 /* It was reset while an error had stopped it: to QEMU it is as if not begun */
 static bool reset_while_stopped;
+/* Whatever it was denied before this does not keep it any more; ns */
+static int64_t ran_at;
+
+/* What no store had right is asked for again after this time, ms */
+#define ASK_MS          500
+#define ASK_BYTES       (1 * MiB)
 
 bool pvs_has_guest(void)
 {
@@ -30,10 +38,9 @@ static bool image_must_wait(PvsImage *img)
     bool wait;
 
     WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
-        wait = img->waits.drains;
+        wait = img->waits.drains || img->lack.bytes;
     }
-    return wait || pvs_pool_fails_at_once(img->stores) ||
-           (img->tree && pvs_pool_fails_at_once(pvs_tree_pool(img->tree)));
+    return wait || pvs_image_fails_at_once(img);
 }
 
 /* Did requests of this node fail for want of a store, and is that over? */
@@ -96,11 +103,118 @@ static bool stopped_by_error(void)
            (runstate_check(RUN_STATE_PRELAUNCH) && reset_while_stopped);
 }
 
+/* What no store had right, and the guest was stopped for */
+
+/* Forget it, if it was denied before @before; ns */
+static void forget_lack(PvsImage *img, int64_t before)
+{
+    PvsLack was;
+
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        if (!img->lack.bytes || img->lack.at >= before) {
+            return;
+        }
+        was = img->lack;
+        img->lack = (PvsLack) { .asking = was.asking };
+    }
+    if (was.told) {
+        qapi_event_send_vdisk_outage(img->node_name, false, false, true,
+                                     (pvs_now() - was.since) / SCALE_MS);
+    }
+}
+
+/* As the guest reads it. The image may be another one after a drain only. */
+static int coroutine_fn ask_again(BlockDriverState *bs, int64_t offset,
+                                  int64_t bytes)
+{
+    BDRVPvsState *s = bs->opaque;
+    g_autofree uint8_t *buf = g_malloc(MIN(bytes, ASK_BYTES));
+    int ret = 0;
+
+    GRAPH_RDLOCK_GUARD();
+    for (int64_t n = 0; n < bytes && ret >= 0; n += ASK_BYTES) {
+        ret = bdrv_co_pread(s->image, offset + n, MIN(bytes - n, ASK_BYTES),
+                            buf, 0);
+    }
+    return ret;
+}
+
+/* Counts as in flight, so that node and image stay, and a drain ends it */
+static void coroutine_fn ask_entry(void *opaque)
+{
+    BlockDriverState *bs = opaque;
+    PvsImage *img = pvs_image(((BDRVPvsState *)bs->opaque)->image->bs);
+    PvsLack lack;
+    int ret;
+
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        lack = img->lack;
+    }
+    ret = ask_again(bs, lack.offset, lack.bytes);
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        img->lack.asking = false;
+    }
+    if (ret >= 0) {
+        forget_lack(img, INT64_MAX);
+    }
+    timer_mod_anticipate(resume_timer,
+                         pvs_now() + (ret < 0 ? ASK_MS * SCALE_MS : 0));
+    bdrv_dec_in_flight(bs);
+}
+
+/* What is drained is asked when the drain is over */
+static bool begin_to_ask(PvsImage *img, bool *tell)
+{
+    PvsLack *lack = &img->lack;
+
+    QEMU_LOCK_GUARD(&img->waits.lock);
+    if (!lack->bytes || lack->asking || img->waits.drains) {
+        return false;
+    }
+    *tell = !lack->told;
+    lack->asking = lack->told = true;
+    return true;
+}
+
+static void GRAPH_RDLOCK ask_for_lacks(void)
+{
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        BlockDriverState *bs = blk_bs(blk);
+        PvsImage *img = bs ? pvs_image_of(bs) : NULL;
+        bool tell;
+
+        if (!img || !begin_to_ask(img, &tell)) {
+            continue;
+        }
+        if (tell) {
+            qapi_event_send_vdisk_outage(img->node_name, true, false, false, 0);
+        }
+        bdrv_inc_in_flight(bs);
+        aio_co_schedule(qemu_get_aio_context(),
+                        qemu_coroutine_create(ask_entry, bs));
+    }
+}
+
+static void GRAPH_RDLOCK forget_lacks(void)
+{
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        BlockDriverState *bs = blk_bs(blk);
+        PvsImage *img = bs ? pvs_image_of(bs) : NULL;
+
+        if (img) {
+            forget_lack(img, ran_at);
+        }
+    }
+}
+
 static void resume_timer_cb(void *opaque)
 {
     GRAPH_RDLOCK_GUARD_MAINLOOP();
+    forget_lacks();
     if (stopped_by_error() && may_resume()) {
         resume();
+    } else if (stopped_by_error()) {
+        ask_for_lacks();
     }
 }
 
@@ -114,7 +228,10 @@ void pvs_resume_soon(void)
 /* What it was stopped for may be over by the time it stops */
 static void vm_state_changed(void *opaque, bool running, RunState state)
 {
-    if (state == RUN_STATE_IO_ERROR) {
+    if (running) {
+        ran_at = pvs_now();
+    }
+    if (running || state == RUN_STATE_IO_ERROR) {
         pvs_resume_soon();
     }
 }
@@ -124,6 +241,7 @@ static void system_reset(void *opaque)
 {
     reset_while_stopped = stopped_by_error();
     if (reset_while_stopped) {
+        ran_at = pvs_now();
         pvs_resume_soon();
     }
 }

@@ -99,7 +99,9 @@ WIRE = {
     'unplug': (lambda p: p.wire.down(), lambda p: p.wire.up()),
     'drop': (lambda p: p.wire.drop(), lambda p: p.wire.pass_on()),
 }
-ALL = {**STREAM, **WIRE}
+# Where the server is an nbd.Failing
+SERVER = {'errors': (lambda p: p.server.fail(), lambda p: p.server.good())}
+ALL = {**STREAM, **WIRE, **SERVER}
 # After these nothing at all comes from a store until their end
 DEAD = ('freeze', 'kill', 'stall', 'refuse', 'mute', 'garbage', 'unplug', 'drop')
 

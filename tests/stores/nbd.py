@@ -192,3 +192,19 @@ class Nbdkit(NbdStore):
                 *(['--no-sr'] if self.simple else []),
                 *[f'--filter={f}' for f in self.filters],
                 *(self.plugin or ['file', self.image]), *self.parameters]
+
+
+class Failing(Nbdkit):
+    """nbdkit that answers all reads with EIO from fail() to good()."""
+
+    def __init__(self, image, tcp=False, netns=None):
+        super().__init__(image, ['error'], tcp=tcp, netns=netns)
+        self.control = self.dir / 'fail'
+        self.parameters = ['error=EIO', 'error-rate=100%',
+                           f'error-file={self.control}']
+
+    def fail(self):
+        self.control.touch()
+
+    def good(self):
+        self.control.unlink()

@@ -72,9 +72,9 @@ def files():
         f.remove()
 
 
-def desktop_of(image, cache, *stores, **more):
+def desktop_of(image, cache, *stores, layer=None, **more):
     """With a write cache: it reads the host's cache, and cannot write it."""
-    name = cache.disk / 'desktop'
+    name = layer or cache.disk / 'desktop'
     options = 'role=cache,vdisk=disk,version=1'
     if 'verity-root' in more:
         options += f',verity-root={more["verity-root"]}'
@@ -85,9 +85,23 @@ def desktop_of(image, cache, *stores, **more):
         'file': {'driver': 'file', 'filename': str(name)}})
 
 
+def kill_desktop(image, cache, pinned, relay, seed, seconds):
+    """A desktop killed while it is read from; what was wrong before."""
+    with desktop_of(image, cache, Relay(image, relay), **pinned) as desktop:
+        desktop.command('vdisk-reset', **{'node-name': 'disk'})
+        with Victims(desktop.path, image, 4, 0, seed=seed) as readers:
+            time.sleep(seconds)
+            bad = list(readers.wrong) + list(readers.errors)
+            desktop.popen.kill()
+        if not readers.reads:
+            bad.append('nothing was read')
+    return bad or readers.wrong
+
+
 def killed(folder, rounds, seed):
-    """Relays killed while they are read from; the host started again now and
-    then, and half of those times with damage in the file."""
+    """Relays killed while they are read from, and desktops before them now and
+    then; the host started again now and then, and half of those times with
+    damage in the file."""
     rng = random.Random(seed)
     image = images.make(folder, 'cached', SIZE)
     pinned = verity(image)
@@ -96,6 +110,11 @@ def killed(folder, rounds, seed):
         for n in range(rounds):
             with node_of(image, store, **pinned, **f.options()) as relay:
                 found += cached(relay) > 0
+                if rng.random() < 0.3:
+                    bad = kill_desktop(image, f, pinned, relay, seed + n,
+                                       rng.uniform(0.2, 0.6))
+                    if bad:
+                        return f'seed {seed}, round {n}, a desktop: {bad}'
                 with Victims(relay.path, image, 4, 0, seed=seed + n) as readers:
                     time.sleep(rng.uniform(0.05, 0.6))
                     bad = list(readers.wrong) + list(readers.errors)

@@ -123,6 +123,31 @@ def repeats(_):
                                                  tuple(faults.ALL)) else 'no'
 
 
+def errors(image):
+    """Each read is answered with an error while it lasts, none before and
+    after."""
+    start, end = faults.ALL['errors']
+    with faults.Place(image, server=nbd.Failing) as place, Node(
+            place.options()) as node, \
+            Readers(node.path, image, threads=2) as readers:
+        time.sleep(0.5)
+        before = len(readers.errors)
+        start(place)
+        time.sleep(0.1)
+        begin, good = len(readers.errors), len(readers.reads)
+        time.sleep(0.5)
+        good = len(readers.reads) - good - (len(readers.errors) - begin)
+        end(place)
+        time.sleep(0.1)
+        during, count = len(readers.errors), len(readers.reads)
+        time.sleep(0.5)
+        readers.stop()
+    if readers.wrong or before or begin == during or good > readers.threads \
+            or len(readers.errors) > during or len(readers.reads) == count:
+        return f'{before} {begin} {good} {during}; {readers.summary()}'
+    return None
+
+
 def on_wire(image, kind):
     with Network() as network:
         return bites(image, kind, network.wires[0])
@@ -133,6 +158,7 @@ def tests(folder, _args):
     for kind in faults.STREAM:
         how = mild if kind in ('late', 'slow', 'delay') else bites
         yield f'fault {kind}', how, image, kind
+    yield 'fault errors', errors, image
     for kind in faults.WIRE:
         yield f'fault {kind}, in a namespace', on_wire, image, kind
     yield 'a delay is no rate', pipelined, image

@@ -25,7 +25,7 @@ USUALLY = 0.3               # of 999 in 1,000
 RESUMED = 1.0
 CONNECTIONS = 16            # the most there are
 # How many of which faults: now, and with --long
-FAULTS = {'two': (80, 4000), 'one': (120, 6000)}
+FAULTS = {'two': (80, 4000), 'one': (120, 6000), 'errors': (10, 1000)}
 LIES = [kind for kind in damage.KINDS if kind != 'error']
 DAMAGES = (4000, 100000)
 PROBE = 512                 # bytes that a probe reads
@@ -63,16 +63,17 @@ def info(node):
 
 
 @contextlib.contextmanager
-def two_places(image):
+def two_places(image, server=nbd.StorageDaemon):
     """The first one is quicker, so it is the one that is read from."""
     try:
         network = Network(2)
         network.__enter__()
-    except Missing:
+    except Missing as e:
+        print(f'# without faults of the wire: {e}', flush=True)
         network = None
     try:
         wires = network.wires if network else (None, None)
-        with faults.Place(image, wires[0]) as quick, \
+        with faults.Place(image, wires[0], server) as quick, \
                 faults.Place(image, wires[1], delay=5) as slow:
             yield quick, slow, network and network.client
     finally:
@@ -81,7 +82,7 @@ def two_places(image):
 
 
 def kinds(netns):
-    return tuple(faults.ALL if netns else faults.STREAM)
+    return tuple({**faults.STREAM, **(faults.WIRE if netns else {})})
 
 
 def failures(readers, runner, seed):
@@ -150,10 +151,13 @@ def resumed(readers, runner):
     return sorted(late, key=lambda r: -r[0])
 
 
-def only_store(image, count, seed):
-    """Reads wait while it is away, and go on when it is back: no errors."""
-    with two_places(image) as (quick, _, netns):
-        schedule = faults.schedule(seed, count, 1, kinds(netns), pause=0.8)
+def only_store(image, count, seed, *chosen):
+    """Reads wait while it is away, or has errors only, and go on when it is
+    back: no errors. chosen: the kinds of faults, if not all of a link."""
+    server = nbd.Failing if chosen else nbd.StorageDaemon
+    with two_places(image, server) as (quick, _, netns):
+        schedule = faults.schedule(seed, count, 1, chosen or kinds(netns),
+                                   pause=0.8)
         with node_of(image, quick, netns=netns,
                      **{'outage-action': 'wait'}) as node:
             runner, readers, ended = run_faults(node, image, [quick], schedule)
@@ -353,6 +357,9 @@ def tests(folder, args):
            count, seed)
     count = args.count or FAULTS['one'][long]
     yield f'pvs: one store, {count} faults', only_store, image, count, seed
+    count = args.count or FAULTS['errors'][long]
+    yield (f'pvs: one store, {count} times errors', only_store, image, count,
+           seed, *faults.SERVER)
     yield 'pvs: all connections of a store broke', many_connections, image
     if long:
         yield 'pvs: 1000 faults of two', both_stores, image, 1000, seed
