@@ -7,6 +7,9 @@
 #include "commands.h"
 #include "disk-commands.h"
 #include "journal-file.h"
+#include "store/source-check.h"
+#include "write-lock.h"
+#include "block/vdisk/header.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -256,24 +259,50 @@ static bool apply_all(Rescue *r, int fd, GError **error)
     return fsync(fd) == 0 || journal_file_errno(error, "cannot flush");
 }
 
+/* What it begins like; NULL if it may be raw */
+static const char *format_of(int fd)
+{
+    uint8_t head[512] = {};     /* what cannot be read is met, and told, later */
+    ssize_t bytes = MAX(pread(fd, head, sizeof(head), 0), 0);
+    VdiskRole role;
+
+    return vdisk_header_probe(head, bytes, &role) ? "a layer or a local copy" :
+           journal_header_probe(head, bytes) ? "a reconnect buffer" :
+           source_looks_like(head, bytes);
+}
+
+/* It is to be written to: nobody else does, and it is what it has to be */
+static bool check_target(const Rescue *r, int fd, GError **error)
+{
+    off_t length = lseek(fd, 0, SEEK_END);
+    const char *format = format_of(fd);
+
+    if (format) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "the image is not raw, but %s; make a raw copy of it "
+                    "('qemu-img convert -O raw'), and apply to that", format);
+    } else if (length < (off_t)r->file->header.virtual_size) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
+                    "the image has %" PRId64 " bytes, and the vDisk %" PRIu64,
+                    (int64_t)length, r->file->header.virtual_size);
+    } else if (!write_lock_take(fd, true)) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "the image is in use; "
+                    "shut down what has it open, or apply to a copy of it");
+    } else {
+        return true;
+    }
+    return false;
+}
+
 static bool apply_to(Rescue *r, const char *path, GError **error)
 {
     int fd = open(path, O_RDWR | O_CLOEXEC);
-    off_t length;
     bool ok;
 
     if (fd < 0) {
         return journal_file_errno(error, "cannot open the image");
     }
-    length = lseek(fd, 0, SEEK_END);
-    if (length < (off_t)r->file->header.virtual_size) {
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_ARGUMENT,
-                    "the image has %" PRId64 " bytes, and the vDisk %" PRIu64,
-                    (int64_t)length, r->file->header.virtual_size);
-        ok = false;
-    } else {
-        ok = apply_all(r, fd, error);
-    }
+    ok = check_target(r, fd, error) && apply_all(r, fd, error);
     close(fd);
     return ok;
 }

@@ -245,7 +245,8 @@ static int coroutine_fn GRAPH_RDLOCK tell_durable(PvsPrivate *p)
         due = p->journal.durable > MAX(p->journal.header.durable,
                                        p->journal.start) &&
               p->journal.durable + 1 == p->journal.head.seq &&
-              pvs_now() > p->journal.changed_at + QUIET && !p->journal.broken;
+              pvs_now() > p->journal.changed_at + QUIET &&
+              !p->journal.broken && !p->journal.fenced;
     }
     return due ? pvs_journal_co_change_header(&p->journal, header_same, NULL)
                : 0;
@@ -258,6 +259,12 @@ static void coroutine_fn GRAPH_RDLOCK keep_copy(PvsPrivate *p)
         pvs_now() > p->journal.changed_at + QUIET) {
         flush_copy(p);
     }
+}
+
+static bool is_fenced(PvsPrivate *p)
+{
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->journal.fenced;
 }
 
 /* Of an epoch that can be sent, some of it may have been read */
@@ -305,8 +312,8 @@ static bool coroutine_fn GRAPH_RDLOCK replay_step(PvsPrivate *p)
     bool settled;
     int ret = 0;
 
-    if (!e && !p->sent) {
-        return false;
+    if ((!e && !p->sent) || is_fenced(p)) {
+        return false;           /* it is evidence from then on (J11) */
     }
     if (p->sent) {
         aside_begin(&settle);

@@ -15,9 +15,18 @@
 #define LOOK            (50 * SCALE_MS)
 /* Made local at once */
 #define STEP            (1 * MiB)
-/* The least write that counts in a reserve, and what its record takes */
+/*
+ * The least write that counts in a reserve, and what it takes at worst: alone in
+ * its batch it fills a page more, with its header, and so does the commit of a
+ * flush that comes right behind it. A larger one takes less for each byte.
+ */
 #define WRITE           4096
-#define WRITE_SPACE     (WRITE + JOURNAL_ALIGN)
+#define WRITE_SPACE     (WRITE + 2 * JOURNAL_ALIGN)
+/*
+ * The part of the ring that is set aside: for what a write leaves free (J7), for
+ * what stays empty at the ring's end, and for a start of each opening
+ */
+#define ASIDE_PART      16
 
 typedef struct VdiskJob {
     BlockJob common;
@@ -344,16 +353,21 @@ void qmp_vdisk_drain(const char *job_id, const char *node_name, Error **errp)
     }
 }
 
-/* Bytes of the ring that writes of @bytes take, of 4 KiB each */
+/*
+ * Bytes of the ring that writes of @bytes take, of 4 KiB each and each flushed.
+ * The start that is there already is one of those that something is set aside
+ * for: it stays until something follows it.
+ */
 static uint64_t reserve_space(const PvsJournal *j, uint64_t bytes)
 {
-    return DIV_ROUND_UP(bytes, WRITE) * WRITE_SPACE + j->ring_size / 16;
+    return DIV_ROUND_UP(bytes, WRITE) * WRITE_SPACE +
+           j->ring_size / ASIDE_PART - JOURNAL_ALIGN;
 }
 
 /* What fits at most */
 static uint64_t reserve_max(const PvsJournal *j)
 {
-    return (j->ring_size - j->ring_size / 16) / WRITE_SPACE * WRITE;
+    return (j->ring_size - j->ring_size / ASIDE_PART) / WRITE_SPACE * WRITE;
 }
 
 static bool check_window(PvsPrivate *p, const char *node_name, bool open,
@@ -391,8 +405,7 @@ void qmp_vdisk_window_open(const char *job_id, const char *node_name,
                 errp);
     if (j) {
         j->reserve = reserve;
-        j->space = MIN(reserve_space(&p->journal, reserve),
-                       p->journal.ring_size);
+        j->space = reserve_space(&p->journal, reserve);
         job_start(&j->common.job);
     }
 }

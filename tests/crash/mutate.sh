@@ -12,6 +12,14 @@ failed=0
 # Numbers of those to make, between spaces; empty: all
 wanted=
 
+# Set: only whether each EXPRESSION changes its FILE, without a build
+patterns=${MUTATE_PATTERNS:-}
+
+# change FILE EXPRESSION - FILE, broken, as $scratch/mutant.c; false if it is as before
+change() {
+    perl -0pe "$2" "$1" >"$scratch/mutant.c" && ! cmp -s "$1" "$scratch/mutant.c"
+}
+
 # command_for PROGRAM FILE - prints how ninja compiles FILE for it
 command_for() {
     ninja -C "$build" -t commands "tests/crash/$1" | grep -- " -c [^ ]*$2\$"
@@ -30,8 +38,7 @@ compile_mutant() {
     local command source
     command=$(command_for "$1" "$2") || return 1
     source=$(cd "$build" && realpath "${command##* -c }")
-    perl -0pe "$3" "$source" >"$scratch/mutant.c"
-    ! cmp -s "$source" "$scratch/mutant.c" || return 1
+    change "$source" "$3" || return 1
     (cd "$build" && sed "s# -o [^ ]*# -o $scratch/mutant.o#; s# -MF [^ ]*# -MF /dev/null#
         s# -c [^ ]*\$# -iquote $(dirname "$source") -c $scratch/mutant.c#" <<<"$command" | bash)
 }
@@ -43,6 +50,13 @@ mutate() {
     shift 4
     number=$((number + 1))
     [[ -z ${wanted// /} || $wanted = *" $number "* ]] || return
+    if [ -n "$patterns" ]; then
+        if ! change "$top/$file" "$expression"; then
+            echo "mutation $number: $rule: changes nothing in $file"
+            failed=1
+        fi
+        return
+    fi
     if ! compile_mutant "$program" "$file" "$expression" || ! link_with "$program" "$file"; then
         echo "not ok - mutation $number: $rule: cannot be made"
         failed=1

@@ -229,7 +229,7 @@ def pvs(folder):
 def private(folder):
     """system/pvs-private.rst: a window, what is written, and what the store has"""
     with Quick(folder, "pvs-private") as q:
-        q.changes = [("64G", str(SIZE)), ("8G", "16M"), ("3221225472", "4194304")]
+        q.changes = [("64G", str(SIZE)), ("8G", "16M"), ("2147483648", "4194304")]
         q.run(f"qemu-img create -q -f qcow2 win11-12.qcow2 {SIZE}")
         store, desktop, window, journal = q.blocks[:4]
         made, serve = re.match(r"(.*?)(qemu-storage-daemon.*)", store, re.S).groups()

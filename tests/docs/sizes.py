@@ -105,7 +105,7 @@ def live_maps(folder):
 
 def reserves(folder):
     """what can be reserved of a reconnect buffer is what the page says"""
-    wrong = says("*S* × 15/32")
+    wrong = says("*S* × 5/16")
     buffer, image, size = 16 * MIB, folder / "private.raw", 4 * MIB
     with open(image, "wb") as f:
         f.truncate(size + 4096)
@@ -119,7 +119,7 @@ def reserves(folder):
     open_window = {"execute": "vdisk-window-open",
                    "arguments": {"node-name": "n", "reserve": buffer}}
     said = qmp(node, open_window)[0]["error"]["desc"]
-    if int(re.search(r"can hold (\d+) bytes", said)[1]) != buffer * 15 // 32:
+    if int(re.search(r"can hold (\d+) bytes", said)[1]) != buffer * 5 // 16:
         wrong.append(said)
     return wrong
 

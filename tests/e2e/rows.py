@@ -17,7 +17,7 @@ RECONNECT = 600
 # In bytes: of the label behind a private vDisk; of its journal, and of what the
 # update window reserves of that
 LABEL = 4096
-JOURNAL = 256 << 20
+JOURNAL = 384 << 20
 RESERVE = 112 << 20
 
 

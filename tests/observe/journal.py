@@ -33,13 +33,19 @@ def receive():
     with open(sys.argv[1], 'a') as out:
         while True:
             entry = s.recv(65536).decode()
+            if not entry:
+                return
             fields = dict(f.split('=', 1) for f in entry.splitlines())
             print(json.dumps(fields), file=out, flush=True)
-threading.Thread(target=receive, daemon=True).start()
+thread = threading.Thread(target=receive, daemon=True)
+thread.start()
 st = os.fstat(2)
 os.environ['JOURNAL_STREAM'] = f'{st.st_dev}:{st.st_ino}'
-sys.exit(subprocess.run(['setpriv', '--pdeathsig', 'KILL', '--',
-                         *sys.argv[2:]]).returncode)
+done = subprocess.run(['setpriv', '--pdeathsig', 'KILL', '--', *sys.argv[2:]])
+# What it sent before it ended may not be written yet
+socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'', s.getsockname())
+thread.join()
+sys.exit(done.returncode)
 '''
 INSIDE = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs run /run && exec "$@"',
           "sh", sys.executable, "-c", STUB]

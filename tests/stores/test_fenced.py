@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A private vDisk that another host has taken: what the first one still does."""
 
+import shutil
 import threading
 import time
 
 from .link import Link
 from .nbd import VolatileStorageDaemon, server_options
-from .process import new_folder, until
+from .process import OURS, new_folder, run, until
 from .reader import Connection, ReadError
-from .test_private import LABEL, SIZE, Private
+from .test_private import LABEL, SECTOR, SIZE, Private, stamped
 
 BLOCK = 4096
 BLOCKS = 256
@@ -153,7 +154,62 @@ def full(args):
         return None if 'vDisk' in error and 'local' in error else error
 
 
+class Flusher(threading.Thread):
+    """Writes to the last block, and flushes, until it gets an error."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.conn = Connection(node.path, timeout=60)
+
+    def run(self):
+        try:
+            while True:
+                self.conn.write(SIZE - BLOCK, b'f' * BLOCK)
+                self.conn.flush()
+        except ReadError:
+            pass
+
+
+def rescued(args):
+    """Once it is fenced nothing writes to the buffer, not even what a flush
+    that has just ended leaves to do; all that it has can be got out."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    data = b''.join(stamped(7, s) for s in range(BLOCKS * BLOCK // SECTOR))
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store, \
+            Link(store) as link, Private(folder, link, 'first') as first:
+        up(first)
+        link.set(refuse=1)
+        link.cut()
+        conn = Connection(first.path, timeout=60)
+        conn.write(0, data)
+        conn.flush()
+        flusher = Flusher(first)
+        flusher.start()
+        with Private(folder, store, 'rival', **{'take-over': True}) as rival:
+            up(rival)
+        link.set(refuse=0)
+        until(lambda: first.pvs()['fenced'], 20, 'the first one is fenced')
+        flusher.join(20)
+        time.sleep(0.3)
+        before = first.files[1].read_bytes()
+        time.sleep(2)
+        first.end()
+        if first.files[1].read_bytes() != before:
+            return 'its buffer is written to although it is fenced'
+    shutil.copy(image, folder / 'got')
+    run(OURS / 'cli/deskcast', 'journal', 'rescue', first.files[1],
+        '--apply', folder / 'got', '--yes')
+    if first.files[1].read_bytes() != before:
+        return 'the rescue writes to the buffer'
+    wanted = (data + bytes(SIZE - BLOCK - len(data)) + b'f' * BLOCK)
+    held = (folder / 'got').read_bytes()[:SIZE]
+    return None if held == wanted else 'what is got out is not what was written'
+
+
 def tests(_, args):
     yield 'fenced: what was being sent is not sent any more', stale_writer, args
     yield 'fenced: looking at the label disturbs nobody', looking, args
     yield 'fenced: a full buffer, and a window', full, args
+    yield 'fenced: its buffer is left alone, and rescued', rescued, args

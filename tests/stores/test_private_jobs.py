@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The jobs of a private vDisk, a buffer that is full, and what it tells."""
 
+import re
 import struct
 import threading
 import time
@@ -85,6 +86,43 @@ def windows():
         fails(node, 'vdisk-window-close', "No update window of 'disk' is open")
         return None if d.store.image.read_bytes()[:SIZE] == \
             DATA * (SIZE // len(DATA)) else 'the store has something else'
+
+
+def largest(node):
+    """The most that a window can reserve."""
+    try:
+        node.command('vdisk-window-open', **{'node-name': 'disk',
+                                             'reserve': 1 << 40})
+    except GuestError as e:
+        return int(re.search(r'can hold (\d+) bytes', str(e))[1])
+    raise Wrong('there is no limit')
+
+
+def whole_reserve(before):
+    """All that was reserved is written in the least requests, each of them
+    flushed, and none waits for the store. The ring's end is passed where
+    @before writes have moved it."""
+    with Desk() as d:
+        d.start()
+        node = d.open(buffer=2 * MIB)
+        until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+        conn = connect(node)
+        for n in range(before):
+            conn.write(n * 4096, DATA)
+            conn.flush()
+        node.drain()
+        reserve = largest(node)
+        if error := job(node, 'vdisk-window-open', reserve=reserve):
+            return error
+        d.store.kill()
+        for n in range(reserve // 4096):
+            try:
+                conn.write(n * 4096, DATA)
+                conn.flush()
+            except OSError as e:
+                return f'after {n * 4096} of {reserve} bytes: {e}'
+        conn.close()
+        return None if reserve == 2 * MIB * 5 // 16 else f'only {reserve}'
 
 
 def drain_job():
@@ -348,8 +386,11 @@ def fails_plain(node, name, *wanted, **arguments):
 
 
 def tests(_, _args):
-    for text, test in (
+    for text, test, *rest in (
             ('update windows, with the store away, and after a crash', windows),
+            ('all of an update window in small flushed writes', whole_reserve,
+             0),
+            ('the same, round the end of the buffer', whole_reserve, 97),
             ('a drain as a job', drain_job),
             ('back to standard image mode', standard_again),
             ('a full buffer', full),
@@ -359,4 +400,4 @@ def tests(_, _args):
             ('a link too slow for what is sent at once', slow_epoch),
             ('a store that is too slow for a flush', slow_flush),
             ('migration', migration)):
-        yield f'private, {text}', test
+        yield f'private, {text}', test, *rest
