@@ -363,6 +363,11 @@ static int64_t coroutine_fn pvs_image_co_getlength(BlockDriverState *bs)
 static void pvs_image_refresh_limits(BlockDriverState *bs, Error **errp)
 {
     bs->bl.request_alignment = BDRV_SECTOR_SIZE;
+    /*
+     * What is asked of a store is split for it. Taken over from iSCSI, the
+     * limit would keep desktops, which expect NBD's own, off a relay.
+     */
+    bs->bl.max_transfer = 0;
 }
 
 /* The versions that stores have are sealed: nobody shall write to them */

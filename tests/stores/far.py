@@ -54,7 +54,8 @@ class Nginx(TcpStore):
         temporary = ' '.join(
             f'{kind}_temp_path {self.dir}/{kind};' for kind in
             ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'))
-        return (f'daemon off; worker_processes 1; pid {self.dir}/pid;{root}\n'
+        # one process, which is all that is frozen or killed
+        return (f'daemon off; master_process off; pid {self.dir}/pid;{root}\n'
                 f'error_log {self.log};\n'
                 'events { worker_connections 64; }\n'
                 f'http {{ access_log off; sendfile on; {temporary}\n'

@@ -12,7 +12,7 @@ import signal
 import tempfile
 import time
 
-from . import images, nbd
+from . import far, images, nbd
 from .link import Link
 from .node import GuestError
 from .process import LARGE, MEMORY, program, run, until
@@ -21,7 +21,9 @@ from .test_pvs import cached, everything, info, node_of, verity
 
 MIB = 1 << 20
 SIZE = 8 * MIB
+FAR_SIZE = 32 * MIB         # of it no more than 8 MiB are fetched ahead
 GRANULE = 4096
+SOON = 3.0                  # seconds; no QMP command takes longer
 
 
 class Victims(Readers):
@@ -263,6 +265,46 @@ def stopped(folder):
         f'{asked} bytes moved; {readers.summary()}'
 
 
+def hits_go_on(desktop, image, places, seconds):
+    """What is cached is read, and QMP answers all that time; else, why not."""
+    slow = 0.0
+    with Readers(desktop.path, image, places=places) as readers:
+        last = time.monotonic() + seconds
+        while (begin := time.monotonic()) < last:
+            info(desktop)
+            slow = max(slow, time.monotonic() - begin)
+            time.sleep(0.05)
+        ended = readers.stop(10)
+    good = ended and not readers.errors and not readers.wrong and \
+        len(readers.reads) > 100 and slow < SOON
+    return None if good else f'QMP took {slow:.1f} s; {readers.summary()}'
+
+
+def far_dies(folder, kind):
+    """A store of another kind freezes, and is started anew: what is cached is
+    read meanwhile, the rest afterwards. Its client redials in its own time."""
+    image = images.make(folder, 'far', FAR_SIZE)
+    pinned = verity(image)
+    half = FAR_SIZE // 2
+    with files() as f, kind(image) as store, \
+            node_of(image, store, **pinned, **f.options()) as relay, \
+            desktop_of(image, f, Relay(image, relay), **pinned) as desktop:
+        desktop.command('vdisk-reset', **{'node-name': 'disk'})
+        with contextlib.closing(Connection(desktop.path)) as c:
+            shown = [c.read(at, MIB) for at in range(0, half, MIB)]
+        until(lambda: cached(desktop) >= half, 10, 'half of it is cached')
+        missing = FAR_SIZE - cached(relay)
+        store.freeze()
+        why = hits_go_on(desktop, image, half, 4)
+        store.kill()
+        store.start()
+        with contextlib.closing(Connection(desktop.path, timeout=120)) as c:
+            shown += [c.read(at, MIB) for at in range(half, FAR_SIZE, MIB)]
+    right = b''.join(shown) == image.read_bytes()
+    return why or (None if right and missing else
+                   f'content is {right}, {missing} bytes were missing')
+
+
 def opened_by(process, path):
     """How it has a file open and mapped: 'r' or 'w' for each."""
     folder = pathlib.Path(f'/proc/{process.pid}')
@@ -378,6 +420,8 @@ def tests(folder, args):
     yield 'cache: a scan does not keep a relay', quit_in_scan, folder
     yield 'cache: relay and stores are gone', alone, folder
     yield 'cache: the relay is stopped', stopped, folder
+    for kind in (far.Tgt, far.Nginx):
+        yield f'cache: a far store dies, {kind.name}', far_dies, folder, kind
     yield 'cache: desktops cannot write to it', read_by_desktops, folder
     yield 'cache: its limit', limited, folder
     yield 'cache: without a tree', without_tree, folder
