@@ -295,7 +295,7 @@ def far_dies(folder, kind):
         until(lambda: cached(desktop) >= half, 10, 'half of it is cached')
         missing = FAR_SIZE - cached(relay)
         store.freeze()
-        why = hits_go_on(desktop, image, half, 4)
+        why = hits_go_on(desktop, image, half, 2)
         store.kill()
         store.start()
         with contextlib.closing(Connection(desktop.path, timeout=120)) as c:

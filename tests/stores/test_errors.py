@@ -16,7 +16,7 @@ from guest import event_time                    # node has told Python where
 
 # Seconds: of outage-wait, and for which a guest has to stand still
 WAIT = 1
-STANDS = 4
+STANDS = 3
 
 
 class Odd(damage.Damage):
@@ -138,9 +138,8 @@ def stands(folder, bad, *others, **more):
 def commanded(folder, bad):
     """It stands still, and does what it is told; a reset asks anew."""
     with bad, Machine(folder, 'errors', disk_of(folder, (bad,))) as m:
-        why = stopped(m)
-        if why:
-            return why
+        m.ask('cont')
+        m.qmp.wait_event('STOP', 30)
         reset(m)
         m.qmp.wait_event('RESUME', 20)
         m.qmp.wait_event('STOP', 30)

@@ -25,7 +25,7 @@ USUALLY = 0.3               # of 999 in 1,000
 RESUMED = 1.0
 CONNECTIONS = 16            # the most there are
 # How many of which faults: now, and with --long
-FAULTS = {'two': (80, 4000), 'one': (120, 6000), 'errors': (10, 1000)}
+FAULTS = {'two': (80, 4000), 'one': (120, 6000), 'errors': (6, 1000)}
 LIES = [kind for kind in damage.KINDS if kind != 'error']
 DAMAGES = (4000, 100000)
 PROBE = 512                 # bytes that a probe reads
