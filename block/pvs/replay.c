@@ -21,7 +21,7 @@
 /* Nothing was written for so long: the header tells what is durable */
 #define QUIET           (1 * NANOSECONDS_PER_SECOND)
 #define TICK            (250 * SCALE_MS)
-/* No more time has a request to the store; ms, as the longest request-timeout */
+/* No request to the store has more; ms, as the longest request-timeout */
 #define PATIENCE_MAX    600000
 /* A session that breaks so often while the same is sent is told (J10) */
 #define BREAKS_TOLD     3
@@ -94,8 +94,8 @@ static void note_stuck(PvsPrivate *p, const char *what, int ret)
     if (ret < 0 && ret != -EINTR && p->state == PRIVATE_READY) {
         stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
     } else if (p->breaks >= BREAKS_TOLD) {
-        stuck = g_strdup("the store breaks off while it is sent an epoch, again "
-                         "and again");
+        stuck = g_strdup("the store breaks off while it is sent an epoch, "
+                         "again and again");
     }
     if (g_strcmp0(stuck, p->stuck)) {
         /* Only then: what tells it wakes us, and it would be tried at once */

@@ -16,15 +16,15 @@
 /* Made local at once */
 #define STEP            (1 * MiB)
 /*
- * The least write that counts in a reserve, and what it takes at worst: alone in
- * its batch it fills a page more, with its header, and so does the commit of a
- * flush that comes right behind it. A larger one takes less for each byte.
+ * The least write that counts in a reserve, and what it takes at worst: alone
+ * in its batch it fills a page more, with its header, and so does the commit of
+ * a flush that comes right behind it. A larger one takes less for each byte.
  */
 #define WRITE           4096
 #define WRITE_SPACE     (WRITE + 2 * JOURNAL_ALIGN)
 /*
- * The part of the ring that is set aside: for what a write leaves free (J7), for
- * what stays empty at the ring's end, and for a start of each opening
+ * The part of the ring that is set aside: for what a write leaves free (J7),
+ * for what stays empty at the ring's end, and for a start of each opening
  */
 #define ASIDE_PART      16
 
