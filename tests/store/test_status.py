@@ -123,6 +123,10 @@ def readers(folder):
     """Who reads and writes is counted; what a server exports is told"""
     store = three(folder)
     with served(store, folder) as url:
+        # It lets clients in before it has opened all that it exports
+        until(lambda: all(v['served'] for v in status(
+            store, '--server', url)['by-number'].values()), 30,
+              'all versions are exported')
         found = status(store, '--server', url)['by-number']
         if [v['readers'] for v in found.values()] != [1, 1, 1] or \
                 not all(v['served'] for v in found.values()):
