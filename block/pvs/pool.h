@@ -83,8 +83,7 @@ int64_t pvs_pool_length(const PvsPool *p);
  * Read from whichever store answers first, and gives what @check accepts. The
  * range is inside of what they hold. On success *@buf has it, to be freed with
  * qemu_vfree(), with zeros up to the next multiple of 4096. -EIO if it cannot
- * be had. Background reads end at once when a
- * drain begins.
+ * be had. Background reads end at once when a drain begins.
  */
 int coroutine_fn GRAPH_UNLOCKED
 pvs_pool_co_read(PvsPool *p, int64_t offset, int64_t bytes, PvsCheck *check,
