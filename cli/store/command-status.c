@@ -35,9 +35,7 @@ static void status_clear(Status *st)
 {
     store_options_clear(&st->o);
     g_free(st->server);
-    g_free(st->tls.certificates);
-    g_free(st->tls.psk_file);
-    g_free(st->tls.user);
+    origin_tls_clear(&st->tls);
     g_strfreev(st->exports);
     g_clear_pointer(&st->table, table_free);
     g_clear_pointer(&st->waiting, g_ptr_array_unref);
@@ -265,12 +263,7 @@ int command_store_status(int argc, char **argv)
         { "server", 0, 0, G_OPTION_ARG_STRING, &st.server,
           "Tell what its server exports: nbd[s]://HOST[:PORT] and the like",
           "URI" },
-        { "tls-x509", 0, 0, G_OPTION_ARG_FILENAME, &st.tls.certificates,
-          "Folder with ca-cert.pem, client-cert.pem, client-key.pem", "DIR" },
-        { "tls-psk", 0, 0, G_OPTION_ARG_FILENAME, &st.tls.psk_file,
-          "File with pre-shared keys", "FILE" },
-        { "tls-user", 0, 0, G_OPTION_ARG_STRING, &st.tls.user,
-          "The user in that file", "NAME" },
+        ORIGIN_TLS_OPTIONS(st.tls),
         JSON_OPTION(st.o),
         { NULL }
     };

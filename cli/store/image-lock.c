@@ -1,16 +1,14 @@
 /*
  * QEMU's image locks: keep writers away from an image
  *
- * A QEMU that opens an image takes a read lock of byte 100 + n for each
- * permission n that it uses, and of byte 200 + n for each that it does not
- * share; then it looks whether somebody has the other byte. We use none and
- * do not share writing.
+ * Of the permissions in write-lock.h we use none, and do not share writing.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "cli/store/store-int.h"
 #include "cli/store/durable.h"
+#include "cli/write-lock.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,26 +18,16 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-/* util/osdep.c, block/file-posix.c and BLK_PERM_* of QEMU */
-enum { USED = 100, NOT_SHARED = 200, READ = 0, WRITE = 1, RESIZE = 3 };
-
-static bool take(int fd, int byte)
-{
-    struct flock l = {
-        .l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1,
-    };
-
-    return fcntl(fd, F_OFD_SETLK, &l) == 0;
-}
-
-/* Has somebody a lock of that byte? */
+/* Has somebody a lock of that byte? What cannot be told is taken for free. */
 static bool taken(int fd, int byte)
 {
-    struct flock l = {
-        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1,
-    };
+    return image_byte_locked(fd, byte) > 0;
+}
 
-    return fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK;
+static bool is_written(int fd)
+{
+    return taken(fd, IMAGE_USED + IMAGE_WRITE) ||
+           taken(fd, IMAGE_USED + IMAGE_RESIZE);
 }
 
 int image_lock_writers_out(const char *path, GError **error)
@@ -50,9 +38,10 @@ int image_lock_writers_out(const char *path, GError **error)
         durable_errno(error, "open", path);
         return -1;
     }
-    if (!take(fd, NOT_SHARED + WRITE) || !take(fd, NOT_SHARED + RESIZE)) {
+    if (!image_byte_lock(fd, IMAGE_UNSHARED + IMAGE_WRITE) ||
+        !image_byte_lock(fd, IMAGE_UNSHARED + IMAGE_RESIZE)) {
         durable_errno(error, "lock", path);
-    } else if (taken(fd, USED + WRITE) || taken(fd, USED + RESIZE)) {
+    } else if (is_written(fd)) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "%s is open for "
                     "writing; shut down who writes to it", path);
     } else {
@@ -65,8 +54,7 @@ int image_lock_writers_out(const char *path, GError **error)
 bool image_lock_is_written(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool written = fd >= 0 && (taken(fd, USED + WRITE) ||
-                               taken(fd, USED + RESIZE));
+    bool written = fd >= 0 && is_written(fd);
 
     if (fd >= 0) {
         close(fd);
@@ -103,7 +91,7 @@ unsigned image_lock_readers(const char *path)
         lines = g_strsplit(text, "\n", -1);
     }
     for (char **l = lines; l && *l; l++) {
-        n += locks_byte(*l, &st, USED + READ);
+        n += locks_byte(*l, &st, IMAGE_USED + IMAGE_READ);
     }
     return MAX(n, 1);
 }
@@ -111,7 +99,7 @@ unsigned image_lock_readers(const char *path)
 bool image_lock_is_read(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool read = fd >= 0 && taken(fd, USED + READ);
+    bool read = fd >= 0 && taken(fd, IMAGE_USED + IMAGE_READ);
 
     if (fd >= 0) {
         close(fd);

@@ -69,6 +69,13 @@ Origin *origin_new(const char *from, const OriginTls *tls, GError **error)
     return g_steal_pointer(&o);
 }
 
+void origin_tls_clear(OriginTls *tls)
+{
+    g_free(tls->certificates);
+    g_free(tls->psk_file);
+    g_free(tls->user);
+}
+
 void origin_free(Origin *o)
 {
     if (o) {

@@ -17,6 +17,17 @@ typedef struct OriginTls {
     char *user;                 /* in that file, or NULL */
 } OriginTls;
 
+/* For GOptionEntry tables */
+#define ORIGIN_TLS_OPTIONS(tls) \
+    { "tls-x509", 0, 0, G_OPTION_ARG_FILENAME, &(tls).certificates, \
+      "Folder with ca-cert.pem, client-cert.pem, client-key.pem", "DIR" }, \
+    { "tls-psk", 0, 0, G_OPTION_ARG_FILENAME, &(tls).psk_file, \
+      "File with pre-shared keys", "FILE" }, \
+    { "tls-user", 0, 0, G_OPTION_ARG_STRING, &(tls).user, \
+      "The user in that file", "NAME" }
+
+void origin_tls_clear(OriginTls *tls);
+
 typedef struct Origin Origin;
 
 /*

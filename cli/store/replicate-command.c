@@ -25,9 +25,7 @@ static void options_clear(Options *o)
     g_free(o->from);
     store_options_clear(&o->to);
     g_strfreev(o->vdisks);
-    g_free(o->tls.certificates);
-    g_free(o->tls.psk_file);
-    g_free(o->tls.user);
+    origin_tls_clear(&o->tls);
 }
 
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Options, options_clear)
@@ -128,12 +126,7 @@ int command_store_replicate(int argc, char **argv)
           "This vDisk; can be given again (default: all)", "NAME" },
         { "as-test", 0, 0, G_OPTION_ARG_NONE, &o.as_test,
           "Versions come into test; promotions are not taken over", NULL },
-        { "tls-x509", 0, 0, G_OPTION_ARG_FILENAME, &o.tls.certificates,
-          "Folder with ca-cert.pem, client-cert.pem, client-key.pem", "DIR" },
-        { "tls-psk", 0, 0, G_OPTION_ARG_FILENAME, &o.tls.psk_file,
-          "File with pre-shared keys", "FILE" },
-        { "tls-user", 0, 0, G_OPTION_ARG_STRING, &o.tls.user,
-          "The user in that file", "NAME" },
+        ORIGIN_TLS_OPTIONS(o.tls),
         JSON_OPTION(o.to),
         {}
     };
