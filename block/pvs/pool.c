@@ -25,8 +25,6 @@
 #define EARLY_INTERVAL  (20 * SCALE_MS)
 /* No longer does a reset wait for a store, ms; nothing else goes on then */
 #define WAIT_UP_MAX     2000
-/* A block that no store has right is asked for again after this time, ms */
-#define RETRY_MS        500
 
 /* One request to a store */
 typedef struct PvsAsk {
@@ -266,7 +264,7 @@ static void coroutine_fn read_look(PvsRead *read, PvsPool *p)
 static void ask_later(PvsRead *read, int64_t now)
 {
     read->r.bad = read->r.tried = 0;
-    read->retry_at = now + RETRY_MS * SCALE_MS;
+    read->retry_at = now + PVS_RETRY_MS * SCALE_MS;
 }
 
 /*

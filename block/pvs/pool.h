@@ -23,6 +23,9 @@
  */
 #define PVS_CONNECTIONS_FAR     4
 
+/* What no store has right is asked for again after this time, ms */
+#define PVS_RETRY_MS            500
+
 typedef struct PvsPool PvsPool;
 
 /* One connection to a store */

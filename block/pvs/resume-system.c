@@ -23,8 +23,7 @@ static bool reset_while_stopped;
 /* Whatever it was denied before this does not keep it any more; ns */
 static int64_t ran_at;
 
-/* What no store had right is asked for again after this time, ms */
-#define ASK_MS          500
+/* Asked for at once */
 #define ASK_BYTES       (1 * MiB)
 
 bool pvs_has_guest(void)
@@ -158,7 +157,7 @@ static void coroutine_fn ask_entry(void *opaque)
         forget_lack(img, INT64_MAX);
     }
     timer_mod_anticipate(resume_timer,
-                         pvs_now() + (ret < 0 ? ASK_MS * SCALE_MS : 0));
+                         pvs_now() + (ret < 0 ? PVS_RETRY_MS * SCALE_MS : 0));
     bdrv_dec_in_flight(bs);
 }
 
