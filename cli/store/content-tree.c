@@ -5,6 +5,7 @@
  */
 
 #include "content-int.h"
+#include "durable.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -17,23 +18,15 @@ typedef struct Job {
 static bool write_all(int fd, const uint8_t *p, size_t bytes, uint64_t offset,
                       GError **error)
 {
-    while (bytes) {
-        ssize_t n = pwrite(fd, p, bytes, offset);
+    int saved;
 
-        if (n < 0 && errno != EINTR) {
-            int saved = errno;
-
-            g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved),
-                        "cannot write the tree: %s", g_strerror(saved));
-            return false;
-        }
-        if (n > 0) {
-            p += n;
-            bytes -= n;
-            offset += n;
-        }
+    if (durable_pwrite(fd, p, bytes, offset)) {
+        return true;
     }
-    return true;
+    saved = errno;
+    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved),
+                "cannot write the tree: %s", g_strerror(saved));
+    return false;
 }
 
 static bool add_span(Job *job, uint64_t n, const uint8_t *data, size_t bytes,

@@ -58,24 +58,6 @@ static void fail(Copy *c, GError *error)
     g_mutex_unlock(&c->lock);
 }
 
-static bool write_all(Copy *c, const uint8_t *data, size_t bytes,
-                      uint64_t offset, GError **error)
-{
-    while (bytes) {
-        ssize_t n = pwrite(c->fd, data, bytes, offset);
-
-        if (n < 0 && errno != EINTR) {
-            return durable_errno(error, "write", c->path);
-        }
-        if (n > 0) {
-            data += n;
-            bytes -= n;
-            offset += n;
-        }
-    }
-    return true;
-}
-
 /*
  * From @at on: where blocks begin that are to be written, and where they end,
  * because HOLE bytes of zeros or the end of @bytes follow. False: there is none.
@@ -103,8 +85,8 @@ static bool write_blocks(Copy *c, const uint8_t *data, size_t bytes,
     size_t at = 0, end;
 
     while (find_data(data, bytes, &at, &end)) {
-        if (!write_all(c, data + at, end - at, offset + at, error)) {
-            return false;
+        if (!durable_pwrite(c->fd, data + at, end - at, offset + at)) {
+            return durable_errno(error, "write", c->path);
         }
         at = end;
     }

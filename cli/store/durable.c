@@ -87,17 +87,20 @@ char *durable_read(int folder, const char *name, gsize max, gsize *length,
     return text;
 }
 
-static bool write_all(int fd, const char *text, gsize bytes)
+bool durable_pwrite(int fd, const void *data, size_t bytes, off_t offset)
 {
+    const char *p = data;
+
     while (bytes > 0) {
-        ssize_t n = write(fd, text, bytes);
+        ssize_t n = pwrite(fd, p, bytes, offset);
 
         if (n < 0 && errno != EINTR) {
             return false;
         }
         if (n > 0) {
-            text += n;
+            p += n;
             bytes -= n;
+            offset += n;
         }
     }
     return true;
@@ -117,7 +120,7 @@ static bool write_new(int folder, const char *new, const char *text)
         return false;
     }
     /* Durable before the rename: else a crash leaves an empty file there */
-    ok = write_all(fd, text, strlen(text)) && fsync(fd) == 0;
+    ok = durable_pwrite(fd, text, strlen(text), 0) && fsync(fd) == 0;
     saved = errno;
     ok = close(fd) == 0 && ok;
     if (!ok) {

@@ -12,6 +12,7 @@
 
 #include <gio/gio.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 /* @error from errno: "cannot WHAT NAME: reason"; false */
 bool durable_errno(GError **error, const char *what, const char *name);
@@ -29,6 +30,9 @@ char *durable_read(int folder, const char *name, gsize max, gsize *length,
  */
 bool durable_replace(int folder, const char *name, const char *text,
                      GError **error);
+
+/* Write all of it at @offset. False with errno set. */
+bool durable_pwrite(int fd, const void *data, size_t bytes, off_t offset);
 
 /* Make what was created, renamed or removed in it durable */
 bool durable_sync_folder(int folder, const char *name, GError **error);

@@ -9,6 +9,7 @@
  */
 
 #include "staging.h"
+#include "durable.h"
 
 #include <errno.h>
 #include <string.h>
@@ -111,19 +112,10 @@ static void add_wanted(GArray *ranges, uint64_t block)
 static bool write_window(const Fetch *f, GError **error)
 {
     const VerityGeometry *g = verity_geometry(f->verity);
-    size_t bytes = f->n * VERITY_BLOCK, done = 0;
     off_t at = (g->level_first[f->k] + f->first) * VERITY_BLOCK;
 
-    while (done < bytes) {
-        ssize_t n = pwrite(f->st->tree_fd, f->level + done, bytes - done,
-                           at + done);
-
-        if (n < 0 && errno != EINTR) {
-            return write_error(f->st, error);
-        }
-        done += MAX(n, 0);
-    }
-    return true;
+    return durable_pwrite(f->st->tree_fd, f->level, f->n * VERITY_BLOCK, at) ||
+           write_error(f->st, error);
 }
 
 /* What f->level is to hold, into it */

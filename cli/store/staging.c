@@ -5,6 +5,7 @@
  */
 
 #include "staging.h"
+#include "durable.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -234,19 +235,8 @@ static bool take(void *opaque, unsigned thread, uint64_t offset,
             return false;
         }
     }
-    while (bytes) {
-        ssize_t n = pwrite(a->st->data_fd, data, bytes, offset);
-
-        if (n < 0 && errno != EINTR) {
-            return errno_error(error, "write", a->st->data_path);
-        }
-        if (n > 0) {
-            data += n;
-            offset += n;
-            bytes -= n;
-        }
-    }
-    return true;
+    return durable_pwrite(a->st->data_fd, data, bytes, offset) ||
+           errno_error(error, "write", a->st->data_path);
 }
 
 bool staging_fetch_data(Staging *st, Origin *o, const Manifest *m,
