@@ -24,7 +24,8 @@ configure_options() {
         --disable-containers --disable-fdt --audio-drv-list= \
         --with-pkgversion="$3" \
         --firmwarepath="$(IFS=:; echo "${firmware[*]}")"
-    for feature in tools kvm tcg avx2 malloc-trim coroutine-pool stack-protector pixman \
+    ! grep -q "^option('avx2'" "$tree/meson_options.txt" || printf '%s\n' --enable-avx2
+    for feature in tools kvm tcg malloc-trim coroutine-pool stack-protector pixman \
         gnutls seccomp slirp tpm zstd linux-aio linux-io-uring vhost-user \
         vhost-user-blk-server rbd curl libiscsi libnfs vdi vhdx vmdk vpc; do
         printf '%s\n' "--enable-$feature"
@@ -37,4 +38,5 @@ configure_options() {
 configure_args() {
     printf '%s\n' --cc="ccache gcc" --python="$python" --extra-cflags=-g1
     configure_options "$@" Deskcast
+    [ -z "$sanitize" ] || printf '%s\n' --enable-asan --enable-ubsan
 }

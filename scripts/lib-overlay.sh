@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash disable=SC2034,SC2154  # names are shared among the files
 #
-# The overlay: what patches/10.0/series and patches/10.0/manifest make of a
-# pristine QEMU tree. Sourced after lib.sh.
+# The overlay: what the series of patches for this QEMU and patches/manifest
+# make of a pristine QEMU tree. Sourced after lib.sh.
 #
 #   base       the pristine tree, never written to
 #   src        build/src, the tree that is compiled: base + patches + new files
 #   state      what apply last wrote into src: lines "sha256  path"; a file
 #              that differs from it has been edited there by a developer
 
-patches=$top/patches/10.0
+patches=$top/patches/$qemu_series
+[ -f "$patches/series" ] ||
+    die "there are no patches for QEMU $qemu_series" \
+        "QEMU_SERIES is one of: $(cd "$top/patches" && echo */ | tr -d /)"
 src=$build/src
 state=$build/.overlay/state
 state_base=$build/.overlay/base
@@ -25,7 +28,7 @@ patch_files() { sed -n 's,^+++ b/\([^[:space:]]*\).*,\1,p' "$patches/$1"; }
 all_patch_files() {
     local p
     for p in $(series); do
-        [ -f "$patches/$p" ] || die "series names '$p', which is not in patches/10.0"
+        [ -f "$patches/$p" ] || die "series names '$p', which is not in $patches"
         patch_files "$p"
     done | sort -u
 }
@@ -34,7 +37,7 @@ all_patch_files() {
 # trailing slash, or a pattern.
 new_files() {
     local line path found
-    list_lines "$patches/manifest" | while read -r line; do
+    list_lines "$top/patches/manifest" | while read -r line; do
         found=
         # shellcheck disable=SC2231  # patterns are meant to expand
         for path in $top/${line%/}; do
@@ -43,7 +46,7 @@ new_files() {
             (cd "$top" && find "${path#"$top"/}" -type f ! -name '*~' ! -name '.*.sw?' \
                                ! -name '*.pyc' ! -name '*.rej' ! -name '*.orig')
         done
-        [ -n "$found" ] || die "patches/10.0/manifest: nothing is called '$line'"
+        [ -n "$found" ] || die "patches/manifest: nothing is called '$line'"
     done | sort -u
 }
 
@@ -57,14 +60,24 @@ run_patch() {
     patch -d "$1" -p1 --forward --fuzz=0 --no-backup-if-mismatch -i "$patches/$2"
 }
 
+# Patched files that are ours: a series may change what this QEMU wants otherwise.
+own_patch_files() {
+    local f
+    for f in $(all_patch_files); do
+        [ -e "$base/$f" ] || printf '%s\n' "$f"
+    done
+}
+
 # apply_series DIR [LOG]: DIR gets the patched files, all else is left out.
 apply_series() {
     local p out log=${2:-/dev/null}
-    all_patch_files | copy_from "$base" "$1"
+    own_patch_files >"$1.own"
+    all_patch_files | grep -vxFf "$1.own" | copy_from "$base" "$1"
+    copy_from "$top" "$1" <"$1.own"
     for p in $(series); do
         out=$(run_patch "$1" "$p" 2>&1) ||
             die "patch '$p' does not apply to QEMU $(cat "$base/VERSION")" "$out"
-        [ -z "$out" ] || printf '%s\n' "$out" | sed "s/^/$p: /" >>"$log"
+        [ -z "$out" ] || printf '%s\n' "$out" | sed "s|^|$p: |" >>"$log"
     done
 }
 

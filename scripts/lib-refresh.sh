@@ -33,6 +33,14 @@ diff_file() {
         -e "s,^--- a/old/.*,--- a/$1," -e "s,^+++ b/next/.*,+++ b/$1," "$work/diff"
 }
 
+# is_same FILE PATCH: one of another series may name other lines
+is_same() {
+    case $2 in
+    */*) cmp -s <(sed 's/^@@ [^@]*@@.*/@@/' "$1") <(sed 's/^@@ [^@]*@@.*/@@/' "$patches/$2") ;;
+    *) cmp -s "$1" "$patches/$2" ;;
+    esac
+}
+
 # refresh_patch PATCH: called with $work/old holding what the patches before it
 # make; leaves there what it makes itself.
 refresh_patch() {
@@ -47,7 +55,10 @@ refresh_patch() {
     done <"$work/touched"
     patch_header "$p" >"$work/patch"
     while read -r f; do diff_file "$f"; done <"$work/touched" >>"$work/patch"
-    cmp -s "$work/patch" "$patches/$p" || {
+    is_same "$work/patch" "$p" || {
+        case $p in
+        */*) die "'$p' belongs to another series" "copy it to $patches and name it there" ;;
+        esac
         cp "$work/patch" "$patches/$p"
         note "refreshed $p"
     }
@@ -67,7 +78,7 @@ refresh_new_files() {
         else
             die "'$f' was edited both here and in build/src: merge it by hand"
         fi
-    done < <(edited | sort | comm -12 - "$work/new")
+    done < <(edited | sort | comm -12 - "$work/new" | grep -vxFf "$work/own")
 }
 
 # Edits in files that no patch covers would be lost without a word.
@@ -88,16 +99,18 @@ report_strays() {
 cmd_refresh() {
     local into=${1:-} p
     [ $# = 0 ] || shift
-    into=${into##*/}
     printf '%s\n' "$@" | sed '/^$/d' >"$work/extra"
     lock "$build/.lock" "build in this checkout"
     find_base
     [ -d "$src" ] && [ -f "$state" ] || die "nothing to refresh from: run scripts/overlay apply"
     [ -z "$into" ] || series | grep -xF "$into" >/dev/null ||
-        die "'$into' is not in patches/10.0/series: write its header and list it there first"
+        die "'$into' is not in $patches/series: write its header and list it there first"
     new_files >"$work/new"
     mkdir "$work/old"
-    { all_patch_files; cat "$work/extra"; } | sort -u | copy_from "$base" "$work/old"
+    own_patch_files >"$work/own"
+    { all_patch_files; cat "$work/extra"; } | sort -u | grep -vxFf "$work/own" |
+        copy_from "$base" "$work/old"
+    copy_from "$top" "$work/old" <"$work/own"
     for p in $(series); do refresh_patch "$p"; done
     refresh_new_files
     all_patch_files >"$work/patched"

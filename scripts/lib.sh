@@ -8,7 +8,15 @@ set -euo pipefail
 umask 022
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# Which QEMU: a folder of patches/. Another than the usual one, and programs with
+# the address and undefined behaviour sanitizers in them, have a build of their own,
+# which what is run from here finds by DESKCAST_BUILD.
+qemu_series=${QEMU_SERIES:-10.0}
+sanitize=${SANITIZE:+yes}
 build=$top/build
+[ "$qemu_series" = 10.0 ] || build=$build/$qemu_series
+[ -z "$sanitize" ] || build=$build/sanitized
+[ "$build" = "$top/build" ] || export DESKCAST_BUILD=${DESKCAST_BUILD:-$build}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/deskcast
 logs=$build/logs
 

@@ -12,6 +12,11 @@ bool pvs_has_guest(void)
     return false;
 }
 
+bool pvs_guest_is_stopped(void)
+{
+    return false;
+}
+
 void pvs_resume_soon(void)
 {
 }

@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "block/vdisk/layer.h"
 
 void vdisk_reset_register(void)
@@ -19,4 +20,9 @@ bool vdisk_saved_received(const uint8_t *token)
 bool vdisk_is_migrating(void)
 {
     return false;
+}
+
+void vdisk_report_inactivate(Error *err)
+{
+    error_report_err(err);
 }

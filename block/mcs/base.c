@@ -86,10 +86,17 @@ int mcs_check_perm(BlockDriverState *bs, uint64_t perm, uint64_t shared,
     return 0;
 }
 
+/* The name of the disk's file; it stays as long as the disk is open */
+static const char *file_name(BlockDriverState *bs)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return bs->file->bs->filename;
+}
+
 BlockDriverState *mcs_open_image(BlockDriverState *bs,
                                  const VdiskImageName *image, Error **errp)
 {
-    const char *file = bs->file->bs->filename;
+    const char *file = file_name(bs);
     g_autofree char *name =
         bdrv_get_full_backing_filename_from_filename(file, image->name, errp);
     QDict *options;

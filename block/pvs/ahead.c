@@ -10,9 +10,11 @@
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
 #include "block/aio-wait.h"
+#include "block/thread-pool.h"
 #include "block/pvs/ahead.h"
 #include "block/pvs/boot-trace.h"
 #include "block/pvs/cache.h"
+#include "block/pvs/streams.h"
 #include "block/pvs/tree.h"
 #include "trace.h"
 
@@ -26,13 +28,6 @@
 /* The tree of a version of 4 GiB */
 #define TREE_MOST       (33 * MiB)
 
-/* Readers in sequence that are told apart */
-#define STREAMS         8
-/* After this many reads in sequence, and so far ahead at first and at most */
-#define STREAM_READS    2
-#define WINDOW_MIN      (256 * KiB)
-#define WINDOW_MAX      (8 * MiB)
-
 /*
  * A boot is over when nothing new was read for QUIET, or after LONGEST; a
  * trace of more than MOST is of no boot
@@ -41,28 +36,22 @@
 #define RECORD_LONGEST  (600LL * NANOSECONDS_PER_SECOND)
 #define RECORD_MOST     (2 * GiB / VDISK_GRANULE)
 
-typedef struct Stream {
-    int64_t next;               /* where the next read would be */
-    int64_t ahead;              /* up to where it was fetched */
-    int64_t window;
-    unsigned reads;
-    int64_t used_at;            /* ns */
-} Stream;
-
 struct PvsAhead {
     PvsImage *img;
     char *name;                 /* of the trace; NULL: none */
 
     /* Under the image's lock */
-    Stream streams[STREAMS];
+    Streams streams;
     BootTrace *trace;           /* what is recorded or replayed */
     bool recording;
     int64_t began_at;           /* ns; the first miss */
     int64_t last_at;
-    PvsWaiter waiter;           /* the coroutine that replays, if it waits */
+    /* The coroutine that replays, or waits for the end of the boot */
+    PvsWaiter waiter;
 
     /* Main loop */
     unsigned running;
+    bool saved;
     bool stopping;              /* atomic */
 };
 
@@ -78,6 +67,12 @@ static BootTraceId trace_id(const PvsImage *img)
     return id;
 }
 
+/* When what is recorded ends if nothing more is read; ns. The lock is held. */
+static int64_t record_end(const PvsAhead *a)
+{
+    return MIN(a->last_at + RECORD_QUIET, a->began_at + RECORD_LONGEST);
+}
+
 void pvs_ahead_missed(PvsAhead *a, int64_t offset, int64_t bytes)
 {
     int64_t now;
@@ -88,8 +83,7 @@ void pvs_ahead_missed(PvsAhead *a, int64_t offset, int64_t bytes)
     now = pvs_now();
     a->began_at = a->began_at ?: now;
     a->last_at = a->last_at ?: now;
-    if (now - a->last_at > RECORD_QUIET || now - a->began_at > RECORD_LONGEST ||
-        boot_trace_granules(a->trace) > RECORD_MOST ||
+    if (now > record_end(a) || boot_trace_granules(a->trace) > RECORD_MOST ||
         !boot_trace_add(a->trace, offset / VDISK_GRANULE,
                         bytes / VDISK_GRANULE)) {
         a->recording = false;
@@ -97,20 +91,96 @@ void pvs_ahead_missed(PvsAhead *a, int64_t offset, int64_t bytes)
     a->last_at = now;
 }
 
-static void trace_save(PvsAhead *a)
+/* Something else of that name is neither waited for nor replaced */
+static bool trace_may_be(const char *name)
 {
+    struct stat st;
+
+    if (stat(name, &st) < 0 || S_ISREG(st.st_mode)) {
+        return true;
+    }
+    warn_report("'%s' is not used as a boot trace: it is no regular file",
+                name);
+    return false;
+}
+
+/* The trace in the file, or NULL with why it is none in *@why, if there is */
+static BootTrace *trace_read(const PvsAhead *a, char **why)
+{
+    BootTraceId id = trace_id(a->img);
+    g_autofree char *buf = NULL;
+    struct stat st;
+    gsize bytes;
+
+    if (stat(a->name, &st) == 0 && st.st_size > BOOT_TRACE_BYTES_MAX) {
+        *why = g_strdup("it is too large to be one");
+        return NULL;
+    }
+    if (!g_file_get_contents(a->name, &buf, &bytes, NULL)) {
+        return NULL;
+    }
+    return boot_trace_decode((uint8_t *)buf, bytes, &id, why);
+}
+
+/* One that somebody else put there meanwhile is as good, and stays. */
+static bool trace_came(const PvsAhead *a)
+{
+    g_autofree char *why = NULL;
+    BootTrace *t = trace_read(a, &why);
+
+    boot_trace_free(t);
+    return t;
+}
+
+/* What was recorded, which does not change any more. Any thread. */
+static int trace_save(void *opaque)
+{
+    PvsAhead *a = opaque;
     g_autoptr(GError) err = NULL;
     g_autofree uint8_t *buf = NULL;
     size_t bytes;
 
-    if (!a->name || boot_trace_granules(a->trace) == 0) {
-        return;
+    if (boot_trace_granules(a->trace) == 0 || !trace_may_be(a->name) ||
+        trace_came(a)) {
+        return 0;
     }
     buf = boot_trace_encode(a->trace, &bytes);
     /* By a temporary file and a rename */
     if (!g_file_set_contents(a->name, (char *)buf, bytes, &err)) {
         warn_report("Could not write the boot trace '%s': %s", a->name,
                     err->message);
+    }
+    return 0;
+}
+
+/*
+ * Wait for the end of what is recorded. True if something was; false if the
+ * node is closed first.
+ */
+static bool coroutine_fn record_wait(PvsAhead *a)
+{
+    PvsImage *img = a->img;
+
+    QEMU_LOCK_GUARD(&img->waits.lock);
+    while (a->recording && !qatomic_read(&a->stopping)) {
+        int64_t now = pvs_now();
+        int64_t end = a->began_at ? record_end(a) : now + RECORD_QUIET;
+
+        if (now < end) {
+            pvs_co_wait(&img->waits, &a->waiter, end);
+        } else {
+            a->recording = false;
+        }
+    }
+    return a->began_at && !qatomic_read(&a->stopping);
+}
+
+/* Not when the node is closed: a relay may run for months, and be killed */
+static void coroutine_fn record_entry(PvsAhead *a)
+{
+    if (record_wait(a)) {
+        thread_pool_submit_co(trace_save, a);
+        a->saved = true;
     }
 }
 
@@ -250,43 +320,20 @@ static void coroutine_fn replay_entry(void *opaque)
         replay_wait_oldest(a->img, r);
     }
     g_free(r);
+    record_entry(a);
     a->running--;
     aio_wait_kick();
 }
 
 static BootTrace *trace_load(PvsAhead *a)
 {
-    BootTraceId id = trace_id(a->img);
-    g_autofree char *buf = NULL;
     g_autofree char *why = NULL;
-    BootTrace *t = NULL;
-    struct stat st;
-    gsize bytes;
+    BootTrace *t = trace_read(a, &why);
 
-    if (stat(a->name, &st) == 0 && st.st_size > BOOT_TRACE_BYTES_MAX) {
-        why = g_strdup("it is too large to be one");
-    } else if (!g_file_get_contents(a->name, &buf, &bytes, NULL)) {
-        return NULL;
-    } else {
-        t = boot_trace_decode((uint8_t *)buf, bytes, &id, &why);
-    }
-    if (!t) {
+    if (why) {
         warn_report("Boot trace '%s' is recorded anew: %s", a->name, why);
     }
     return t;
-}
-
-/* Something else of that name is neither waited for nor replaced */
-static bool trace_may_be(const char *name)
-{
-    struct stat st;
-
-    if (stat(name, &st) < 0 || S_ISREG(st.st_mode)) {
-        return true;
-    }
-    warn_report("'%s' is not used as a boot trace: it is no regular file",
-                name);
-    return false;
 }
 
 PvsAhead *pvs_ahead_start(PvsImage *img, const char *trace)
@@ -323,7 +370,7 @@ void pvs_ahead_stop(PvsAhead *a)
         }
     }
     AIO_WAIT_WHILE_UNLOCKED(NULL, a->running);
-    if (recorded) {
+    if (recorded && !a->saved) {
         trace_save(a);
     }
     boot_trace_free(a->trace);
@@ -362,52 +409,13 @@ bool pvs_ahead_boot(PvsAhead *a, uint64_t *granules, uint64_t *cached)
 
 /* Readahead */
 
-/* The stream that a read at @offset belongs to, or one to begin anew */
-static Stream *find_stream(PvsAhead *a, int64_t offset)
-{
-    Stream *oldest = &a->streams[0];
-
-    for (int i = 0; i < STREAMS; i++) {
-        Stream *s = &a->streams[i];
-
-        /* Requests of one reader may overtake each other */
-        if (s->reads && offset <= s->next && offset + WINDOW_MIN > s->next) {
-            return s;
-        }
-        if (s->used_at < oldest->used_at) {
-            oldest = s;
-        }
-    }
-    *oldest = (Stream) { .next = offset, .window = WINDOW_MIN };
-    return oldest;
-}
-
-/* What to fetch now, if anything, in *@from and *@to. The lock is held. */
-static bool stream_advance(PvsAhead *a, int64_t offset, int64_t bytes,
-                           int64_t *from, int64_t *to)
-{
-    Stream *s = find_stream(a, offset);
-
-    s->used_at = pvs_now();
-    s->next = MAX(s->next, offset + bytes);
-    s->ahead = MAX(s->ahead, s->next);
-    if (++s->reads <= STREAM_READS || s->ahead - s->next > s->window / 2) {
-        return false;
-    }
-    *from = QEMU_ALIGN_DOWN(s->ahead, VDISK_GRANULE);
-    *to = MIN(QEMU_ALIGN_DOWN(s->next + s->window, VDISK_GRANULE),
-              a->img->tree_base);
-    s->ahead = MAX(s->ahead, *to);
-    s->window = MIN(s->window * 2, WINDOW_MAX);
-    return *from < *to;
-}
-
 void coroutine_fn pvs_ahead_note(PvsAhead *a, int64_t offset, int64_t bytes)
 {
     int64_t from, to;
 
     WITH_QEMU_LOCK_GUARD(&a->img->waits.lock) {
-        if (!stream_advance(a, offset, bytes, &from, &to)) {
+        if (!streams_advance(&a->streams, offset, bytes, a->img->tree_base,
+                             &from, &to)) {
             return;
         }
     }

@@ -19,7 +19,7 @@ typedef struct PvsAhead PvsAhead;
 PvsAhead *pvs_ahead_start(PvsImage *img, const char *trace);
 
 /*
- * End, and write the trace if one was recorded. Main loop; polls.
+ * End, and write the trace if one is still recorded. Main loop; polls.
  */
 void pvs_ahead_stop(PvsAhead *a);
 

@@ -61,10 +61,13 @@ bool boot_trace_add(BootTrace *t, uint64_t first, uint32_t n)
     BootTraceRun run = { .first = first, .n = n };
     BootTraceRun *last = NULL;
 
+    if (n > BOOT_TRACE_GRANULES_MAX - t->granules) {
+        return false;
+    }
     if (t->runs->len) {
         last = &g_array_index(t->runs, BootTraceRun, t->runs->len - 1);
     }
-    if (last && last->first + last->n == first && last->n <= UINT32_MAX - n) {
+    if (last && last->first + last->n == first) {
         last->n += n;
     } else if (t->runs->len == BOOT_TRACE_RUNS_MAX) {
         return false;
@@ -128,6 +131,31 @@ uint8_t *boot_trace_encode(const BootTrace *t, size_t *bytes)
     return buf;
 }
 
+size_t boot_trace_length(const uint8_t *buf, size_t bytes)
+{
+    uint32_t runs;
+    DiskTrace d;
+
+    if (bytes < sizeof(d)) {
+        return 0;
+    }
+    memcpy(&d, buf, sizeof(d));
+    runs = GUINT32_FROM_LE(d.runs);
+    if (memcmp(d.magic, TRACE_MAGIC, sizeof(d.magic)) != 0 ||
+        runs > BOOT_TRACE_RUNS_MAX) {
+        return 0;
+    }
+    return sizeof(d) + runs * sizeof(DiskRun);
+}
+
+uint64_t boot_trace_sum(const uint8_t *buf)
+{
+    DiskTrace d;
+
+    memcpy(&d, buf, sizeof(d));
+    return GUINT64_FROM_LE(d.checksum);
+}
+
 static const char *bad_head(const DiskTrace *d, const uint8_t *buf,
                             size_t bytes, const BootTraceId *id)
 {
@@ -167,10 +195,10 @@ static bool decode_runs(BootTrace *t, const uint8_t *buf, uint32_t n)
         memcpy(&disk, buf + i * sizeof(disk), sizeof(disk));
         first = GUINT64_FROM_LE(disk.first);
         count = GUINT32_FROM_LE(disk.n);
-        if (count == 0 || first >= granules || count > granules - first) {
+        if (count == 0 || first >= granules || count > granules - first ||
+            !boot_trace_add(t, first, count)) {
             return false;
         }
-        boot_trace_add(t, first, count);
     }
     return true;
 }
@@ -192,7 +220,8 @@ BootTrace *boot_trace_decode(const uint8_t *buf, size_t bytes,
     }
     t = boot_trace_new(id);
     if (!decode_runs(t, buf + sizeof(d), GUINT32_FROM_LE(d.runs))) {
-        *why = g_strdup("a run in it is outside of the version");
+        *why = g_strdup("a run in it is outside of the version, or it has more "
+                        "of them than a boot");
         boot_trace_free(t);
         return NULL;
     }

@@ -14,6 +14,8 @@
 #define BOOT_TRACE_ROOT_BYTES   32
 /* Largest number of runs; a Debian desktop's boot has some thousands */
 #define BOOT_TRACE_RUNS_MAX     (1 << 20)
+/* And granules of all together, 4 GiB: whoever looks at each is done soon */
+#define BOOT_TRACE_GRANULES_MAX (1 << 20)
 #define BOOT_TRACE_BYTES_MAX    (4096 + BOOT_TRACE_RUNS_MAX * 12)
 
 /* What the trace is of; zeros where nothing is known */
@@ -54,5 +56,14 @@ uint8_t *boot_trace_encode(const BootTrace *t, size_t *bytes);
  */
 BootTrace *boot_trace_decode(const uint8_t *buf, size_t bytes,
                              const BootTraceId *id, char **why);
+
+/*
+ * How long a file is that begins with these @bytes, as it says itself; 0 if it
+ * is no trace. Something may be behind it where it came from.
+ */
+size_t boot_trace_length(const uint8_t *buf, size_t bytes);
+
+/* The checksum in a valid file's content: tells two of them apart */
+uint64_t boot_trace_sum(const uint8_t *buf);
 
 #endif /* BLOCK_PVS_BOOT_TRACE_H */

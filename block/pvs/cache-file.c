@@ -137,15 +137,17 @@ static Found judge_length(PvsCache *c, const char *name, Error **errp)
 {
     struct stat st;
 
-    c->length = c->header.file_size + TAIL_BYTES;
     if (fstat(c->fd, &st) < 0) {
         error_setg_errno(errp, errno, "Could not look at '%s'", name);
         return FOUND_REFUSED;
     }
-    if (st.st_size < c->length) {
+    /* Not the sum: a header may say what is no length any more with it */
+    if (st.st_size < TAIL_BYTES ||
+        st.st_size - TAIL_BYTES < c->header.file_size) {
         error_setg(errp, "The host cache '%s' was cut off", name);
         return FOUND_OLD;
     }
+    c->length = c->header.file_size + TAIL_BYTES;
     return FOUND_USABLE;
 }
 

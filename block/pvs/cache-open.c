@@ -277,6 +277,26 @@ static void adopt_unsynced(PvsCache *c)
     qatomic_set(syncing, 0);
 }
 
+/*
+ * The tree's head is two granules that are of use together only. They may be in
+ * two words of the map, between which the last owner was killed.
+ */
+static void adopt_head(PvsCache *c)
+{
+    uint64_t tree = c->id.tree_bytes / VDISK_GRANULE;
+    uint64_t first = c->map.granules - tree;
+    VdiskState state[2];
+
+    if (tree < 2) {
+        return;
+    }
+    vdisk_map_run(&c->map, first, 1, &state[0]);
+    vdisk_map_run(&c->map, first + 1, 1, &state[1]);
+    if (state[0] == VDISK_STATE_BASE || state[1] == VDISK_STATE_BASE) {
+        vdisk_map_set(&c->map, first, 2, VDISK_STATE_BASE);
+    }
+}
+
 /* Go on with the map of an owner that is gone, killed maybe */
 static bool adopt_map(PvsCache *c, const LiveMap *wanted)
 {
@@ -290,6 +310,7 @@ static bool adopt_map(PvsCache *c, const LiveMap *wanted)
     if (ok) {
         ready_map(c);
         adopt_unsynced(c);
+        adopt_head(c);
         c->scanning = qatomic_read(pvs_cache_flag(c, LIVE_MAP_SCANNING)) &&
                       c->ops->co_verify;
     }
@@ -315,6 +336,7 @@ static bool open_map(PvsCache *c, const PvsCacheId *id, Error **errp)
     struct stat st;
     LiveMap wanted;
     bool saved = !buffer_is_zero(c->header.token, sizeof(c->header.token));
+    bool clear = saved || c->header.autoclear_features;
 
     if (fstat(c->fd, &st) < 0) {
         error_setg_errno(errp, errno, "Could not look at the host cache");
@@ -326,7 +348,8 @@ static bool open_map(PvsCache *c, const PvsCacheId *id, Error **errp)
     }
     /* From here on the saved map grows old: it must not be trusted again */
     memset(c->header.token, 0, sizeof(c->header.token));
-    return !saved || pvs_cache_write_header(c, errp);
+    c->header.autoclear_features = 0;
+    return !clear || pvs_cache_write_header(c, errp);
 }
 
 static void own_free(PvsCache *c)

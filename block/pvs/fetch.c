@@ -8,7 +8,12 @@
  * Requests share a fetch, so a block that many want at once is asked for once;
  * and it goes on when those who wanted it give up. A fetch covers whole
  * granules, of the image or of the tree file behind it, and is found by all
- * until it has settled: who comes later finds it in the cache.
+ * until it has settled: who comes later finds it in the cache, or asks anew if
+ * it has failed.
+ *
+ * One that was begun ahead of those who want it covers more than they do. It
+ * gives up (-ENODATA) when the stores that are up do not have all of it right,
+ * so that one bad block keeps nobody from the good ones beside it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -28,6 +33,7 @@ struct PvsFetch {
     PvsImage *img;
     int64_t offset;             /* whole granules */
     int64_t bytes;
+    bool patient;               /* somebody waits for it, whatever happens */
     PvsUrgency urgency;         /* of the most urgent who want it */
 
     /* Under the lock */
@@ -105,18 +111,18 @@ read_part(PvsFetch *f, PvsTreeHold *hold, int64_t pos, int64_t bytes,
 
     if (!img->tree) {
         return pvs_pool_co_read(img->stores, offset,
-                                MIN(bytes, img->size - offset), NULL, NULL,
-                                buf);
+                                MIN(bytes, img->size - offset), f->patient,
+                                NULL, NULL, buf);
     }
     part.offset = offset;
     if (offset >= img->tree_base) {
         return pvs_pool_co_read(pvs_tree_pool(img->tree),
-                                offset - img->tree_base, bytes,
+                                offset - img->tree_base, bytes, f->patient,
                                 pvs_tree_check, &part, buf);
     }
     return pvs_pool_co_read(img->stores, offset,
-                            MIN(bytes, img->size - offset), pvs_tree_check,
-                            &part, buf);
+                            MIN(bytes, img->size - offset), f->patient,
+                            pvs_tree_check, &part, buf);
 }
 
 /* What an older version has not, the stores have */
@@ -163,7 +169,7 @@ static int coroutine_fn late_check(void *opaque, int64_t offset, int64_t bytes,
 
     if (!late->held) {
         int ret = pvs_tree_co_hold(f->img->tree, f->offset, f->bytes,
-                                   &late->hold);
+                                   f->patient, &late->hold);
 
         late->held = true;
         if (ret < 0) {
@@ -176,6 +182,7 @@ static int coroutine_fn late_check(void *opaque, int64_t offset, int64_t bytes,
 typedef struct TreeAhead {
     PvsImage *img;
     int64_t offset, bytes;
+    bool patient;
 } TreeAhead;
 
 static void coroutine_fn tree_ahead_entry(void *opaque)
@@ -184,7 +191,7 @@ static void coroutine_fn tree_ahead_entry(void *opaque)
     BlockDriverState *bs = ta->img->bs;
     PvsTreeHold hold;
 
-    pvs_tree_co_hold(ta->img->tree, ta->offset, ta->bytes, &hold);
+    pvs_tree_co_hold(ta->img->tree, ta->offset, ta->bytes, ta->patient, &hold);
     pvs_tree_release(ta->img->tree, &hold);
     bdrv_dec_in_flight(bs);
 }
@@ -197,12 +204,15 @@ static int coroutine_fn GRAPH_UNLOCKED read_beside_tree(PvsFetch *f)
     LateHold late = { .f = f };
     int ret;
 
-    *ta = (TreeAhead) { .img = img, .offset = f->offset, .bytes = f->bytes };
+    *ta = (TreeAhead) {
+        .img = img, .offset = f->offset, .bytes = f->bytes,
+        .patient = f->patient,
+    };
     bdrv_inc_in_flight(img->bs);
     qemu_coroutine_enter(qemu_coroutine_create(tree_ahead_entry, ta));
     ret = pvs_pool_co_read(img->stores, f->offset,
-                           MIN(f->bytes, img->size - f->offset), late_check,
-                           &late, &f->buf);
+                           MIN(f->bytes, img->size - f->offset), f->patient,
+                           late_check, &late, &f->buf);
     pvs_tree_release(img->tree, &late.hold);
     return ret;
 }
@@ -224,7 +234,8 @@ static int coroutine_fn GRAPH_UNLOCKED fetch_read(PvsFetch *f)
         if (!d && f->offset < img->tree_base) {
             return read_beside_tree(f);
         }
-        ret = pvs_tree_co_hold(img->tree, f->offset, f->bytes, &hold);
+        ret = pvs_tree_co_hold(img->tree, f->offset, f->bytes, f->patient,
+                               &hold);
     }
     if (ret >= 0) {
         ret = d ? read_delta(f, d, &hold, &f->buf)
@@ -235,6 +246,14 @@ static int coroutine_fn GRAPH_UNLOCKED fetch_read(PvsFetch *f)
         pvs_delta_put(img, d);
     }
     return ret;
+}
+
+/* Nobody finds it any more. Caller holds the lock. */
+static void fetch_leave(PvsFetch *f)
+{
+    QLIST_REMOVE(f, next);
+    f->img->in_flight[f->urgency]--;
+    f->settled = true;
 }
 
 static void coroutine_fn fetch_entry(void *opaque)
@@ -248,20 +267,23 @@ static void coroutine_fn fetch_entry(void *opaque)
     WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
         f->ret = ret;
         f->done = true;
+        if (ret < 0) {
+            fetch_leave(f);
+        }
         co = fetch_wake(f);
     }
     pvs_wake_finish(co);
-    if (ret >= 0 && img->owner && img->cache) {
-        /* Failing costs another fetch of the same, no more */
-        pvs_cache_co_fill(img->cache, f->offset, f->bytes, f->buf);
+    if (ret >= 0) {
+        if (img->owner && img->cache) {
+            /* Failing costs another fetch of the same, no more */
+            pvs_cache_co_fill(img->cache, f->offset, f->bytes, f->buf);
+        }
+        WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+            fetch_leave(f);
+            co = fetch_wake(f);
+        }
+        pvs_wake_finish(co);
     }
-    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
-        QLIST_REMOVE(f, next);
-        img->in_flight[f->urgency]--;
-        f->settled = true;
-        co = fetch_wake(f);
-    }
-    pvs_wake_finish(co);
     pvs_fetch_unref(img, f);
     bdrv_dec_in_flight(bs);
 }
@@ -277,6 +299,7 @@ static PvsFetch *fetch_new(PvsImage *img, int64_t offset, int64_t bytes,
         .img = img,
         .offset = offset,
         .bytes = bytes,
+        .patient = urgency == PVS_DEMAND,
         .urgency = urgency,
         .refs = 2,
     };
@@ -363,15 +386,27 @@ int coroutine_fn pvs_fetch_co_wait_until(PvsImage *img, PvsFetch *f,
 }
 
 int coroutine_fn pvs_fetch_co_wait_unless(PvsImage *img, PvsFetch *f,
-                                          const bool *stop)
+                                          const bool *stop, int64_t until)
 {
-    return fetch_co_wait(f, stop, INT64_MAX);
+    return fetch_co_wait(f, stop, until);
+}
+
+bool pvs_fetch_is_patient(const PvsFetch *f)
+{
+    return f->patient;
 }
 
 bool pvs_fetch_is_done(PvsFetch *f)
 {
     QEMU_LOCK_GUARD(&f->img->waits.lock);
     return f->done;
+}
+
+int pvs_fetch_result(PvsFetch *f)
+{
+    QEMU_LOCK_GUARD(&f->img->waits.lock);
+    assert(f->done);
+    return f->ret;
 }
 
 const uint8_t *pvs_fetch_data(const PvsFetch *f, int64_t offset)

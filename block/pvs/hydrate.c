@@ -30,22 +30,36 @@
 #define QUEUE_MAX       (100 * SCALE_MS)
 /* After a fetch has failed, and while the node is drained; ns */
 #define PAUSE           (200 * SCALE_MS)
+/* So much is fetched in vain, in one round; bytes */
+#define VAIN_MAX        (FETCHES * PVS_FETCH_MAX)
 /* Looked at at once in the map */
 #define LOOK            (1024 * PVS_FETCH_MAX)
+
+/* One fetch on its way */
+typedef struct HydrateFetch {
+    PvsFetch *f;
+    int64_t offset;
+    int64_t bytes;
+    int64_t began;              /* ns */
+} HydrateFetch;
 
 typedef struct HydrateJob {
     BlockJob common;
     PvsImage *img;
-    PvsFetch *fetches[FETCHES];
-    int64_t bytes[FETCHES];     /* of each that was missing */
-    int64_t began[FETCHES];     /* ns */
+    HydrateFetch fetches[FETCHES];
     unsigned first, n;
     unsigned window;            /* how many of them there may be */
     int64_t fastest;            /* that one took, ns */
     bool delta;                 /* began to use the cache of another version */
     bool cancelled;             /* under the image's lock */
-    bool failed;                /* a fetch, in this round */
-    int64_t stored;             /* bytes, in this round */
+    bool failed;                /* a fetch, just now */
+    int64_t unit;               /* bytes of one fetch, at most */
+    int64_t gained_at;          /* ns; the last round that was of use */
+
+    /* In this round */
+    bool missed;                /* a fetch failed */
+    bool denied;                /* one did though stores are up */
+    int64_t vain;               /* bytes that the cache did not take */
 } HydrateJob;
 
 static void hydrate_pace(HydrateJob *j, int64_t took)
@@ -55,30 +69,70 @@ static void hydrate_pace(HydrateJob *j, int64_t took)
                                               : MIN(j->window + 1, FETCHES);
 }
 
+/* Filling ends where it fails, so the last granule tells of all */
+static bool is_kept(PvsImage *img, const HydrateFetch *h)
+{
+    VdiskState state;
+
+    pvs_cache_run(img->cache, (h->offset + h->bytes) / VDISK_GRANULE - 1, 1,
+                  &state);
+    return state != VDISK_STATE_BASE;
+}
+
+static bool is_up(PvsImage *img)
+{
+    return pvs_pool_is_up(img->stores) &&
+           (!img->tree || pvs_pool_is_up(pvs_tree_pool(img->tree)));
+}
+
+static bool is_cancelled(HydrateJob *j)
+{
+    QEMU_LOCK_GUARD(&j->img->waits.lock);
+    return j->cancelled;
+}
+
+/*
+ * -ECANCELED if the job is cancelled, or somebody else waits for it, though
+ * stores are up: then none of them has it right
+ */
+static int coroutine_fn hydrate_wait(HydrateJob *j, PvsFetch *f)
+{
+    int ret;
+
+    do {
+        int64_t until = pvs_fetch_is_patient(f) ? pvs_now() + PVS_PATIENCE
+                                                : INT64_MAX;
+
+        ret = pvs_fetch_co_wait_unless(j->img, f, &j->cancelled, until);
+    } while (ret == -ECANCELED && !is_cancelled(j) && !is_up(j->img));
+    return ret;
+}
+
 /* The oldest fetch; what of it is in the cache now is progress */
 static void coroutine_fn hydrate_wait_oldest(HydrateJob *j)
 {
-    PvsFetch *f = j->fetches[j->first];
-    int64_t bytes = j->bytes[j->first];
-    int64_t began = j->began[j->first];
+    HydrateFetch h = j->fetches[j->first];
     int ret;
 
     j->first = (j->first + 1) % FETCHES;
     j->n--;
-    ret = pvs_fetch_co_wait_unless(j->img, f, &j->cancelled);
+    ret = hydrate_wait(j, h.f);
+    j->missed |= ret < 0;
+    j->denied |= ret == -ENODATA || ret == -ECANCELED;
     if (ret == -ECANCELED) {
         /* It ends by itself, maybe when a store is back */
-        pvs_fetch_unref(j->img, f);
+        pvs_fetch_unref(j->img, h.f);
         return;
     }
-    hydrate_pace(j, pvs_now() - began);
+    hydrate_pace(j, pvs_now() - h.began);
+    pvs_fetch_co_settle(j->img, h.f);
     if (ret < 0) {
         j->failed = true;
-        bytes = 0;
+    } else if (!is_kept(j->img, &h)) {
+        j->vain += h.bytes;
+    } else {
+        job_progress_update(&j->common.job, h.bytes);
     }
-    pvs_fetch_co_settle(j->img, f);
-    j->stored += bytes;
-    job_progress_update(&j->common.job, bytes);
 }
 
 static void coroutine_fn hydrate_wait_all(HydrateJob *j)
@@ -113,12 +167,14 @@ static bool coroutine_fn hydrate_may_go_on(HydrateJob *j, int64_t pause)
 }
 
 /* Bytes from @offset on to fetch as one */
-static int64_t hydrate_unit(PvsImage *img, int64_t offset, int64_t bytes)
+static int64_t hydrate_unit(HydrateJob *j, int64_t offset, int64_t bytes)
 {
+    PvsImage *img = j->img;
+
     if (offset >= img->tree_base) {
         return pvs_tree_unit(img->tree, offset, offset + bytes);
     }
-    return MIN(MIN(bytes, PVS_FETCH_MAX), img->tree_base - offset);
+    return MIN(MIN(bytes, j->unit), img->tree_base - offset);
 }
 
 /* Fetch what is missing at @offset; returns how far that goes, 0: try again */
@@ -139,23 +195,30 @@ static int64_t coroutine_fn hydrate_step(HydrateJob *j, int64_t offset,
     while (j->n >= (somebody_waits(img) ? FETCHES_SHY : j->window)) {
         hydrate_wait_oldest(j);
     }
-    f = pvs_fetch_begin(img, offset, hydrate_unit(img, offset, n),
+    f = pvs_fetch_begin(img, offset, hydrate_unit(j, offset, n),
                         PVS_BACKGROUND, &n);
     if (f) {
-        unsigned last = (j->first + j->n++) % FETCHES;
-
-        j->fetches[last] = f;
-        j->bytes[last] = n;
-        j->began[last] = pvs_now();
+        j->fetches[(j->first + j->n++) % FETCHES] = (HydrateFetch) {
+            .f = f, .offset = offset, .bytes = n, .began = pvs_now(),
+        };
         block_job_ratelimit_processed_bytes(&j->common, n);
     }
     return n;
 }
 
+/* Is there any use in fetching more? */
+static bool cache_takes(const HydrateJob *j)
+{
+    PvsCache *cache = j->img->cache;
+
+    return !pvs_cache_is_dead(cache) && !pvs_cache_is_full(cache) &&
+           j->vain <= VAIN_MAX;
+}
+
 static bool coroutine_fn hydrate_range(HydrateJob *j, int64_t offset,
                                        int64_t end)
 {
-    while (offset < end) {
+    while (offset < end && cache_takes(j)) {
         int64_t n;
 
         if (!hydrate_may_go_on(j, j->failed ? PAUSE : 0)) {
@@ -180,23 +243,80 @@ static bool coroutine_fn hydrate_round(HydrateJob *j)
     return ok;
 }
 
+/* As below, for what it may be that stores do not have right */
+static int hydrate_judge_stores(HydrateJob *j, int64_t before, int64_t left,
+                                Error **errp)
+{
+    int64_t now = pvs_now();
+
+    if (left < before) {
+        j->gained_at = now;
+    }
+    if (!j->denied) {
+        return 0;
+    }
+    if (now - j->gained_at >= PVS_PATIENCE) {
+        error_setg(errp, "%" PRId64 " bytes of the version cannot be had: no "
+                   "store that is up has them right", left);
+        return -EIO;
+    }
+    /* Most of what one fetch asked for may be right, unless nothing is */
+    if (left < before || j->unit == PVS_FETCH_MAX) {
+        j->unit = MAX(j->unit / 8, VDISK_GRANULE);
+    }
+    return 0;
+}
+
+/*
+ * After a round that began with so much missing @before, and ended with @left:
+ * 0 if another one may be of use, or -errno
+ */
+static int hydrate_judge(HydrateJob *j, int64_t before, int64_t left,
+                         Error **errp)
+{
+    const char *name = j->img->cache_name;
+
+    if (left == 0) {
+        return 0;
+    }
+    if (pvs_cache_is_dead(j->img->cache)) {
+        error_setg(errp, "The host cache '%s' was cut off: nothing is put "
+                   "there until its relay is started again", name);
+        return -EIO;
+    }
+    if (pvs_cache_is_full(j->img->cache)) {
+        error_setg(errp, "The host cache '%s' takes no more: %" PRId64
+                   " bytes of the version are missing", name, left);
+        return -ENOSPC;
+    }
+    if (j->vain > VAIN_MAX || (left >= before && !j->missed)) {
+        error_setg(errp, "The host cache '%s' does not keep what is put there: "
+                   "%" PRId64 " bytes of the version are missing", name, left);
+        return -EIO;
+    }
+    return hydrate_judge_stores(j, before, left, errp);
+}
+
 static int coroutine_fn hydrate_run(Job *job, Error **errp)
 {
     HydrateJob *j = container_of(job, HydrateJob, common.job);
     int64_t left = pvs_image_missing(j->img);
 
+    j->gained_at = pvs_now();
     job_progress_set_remaining(job, left);
     while (left > 0) {
-        j->stored = 0;
+        int64_t before = left;
+        int ret;
+
+        j->missed = j->denied = false;
+        j->vain = 0;
         if (!hydrate_round(j)) {
             return 0;
         }
         left = pvs_image_missing(j->img);
-        if (left > 0 && pvs_cache_is_full(j->img->cache)) {
-            error_setg(errp, "The host cache '%s' takes no more: %" PRId64
-                       " bytes of the version are missing",
-                       j->img->cache_name, left);
-            return -ENOSPC;
+        ret = hydrate_judge(j, before, left, errp);
+        if (ret < 0) {
+            return ret;
         }
         if (left > 0 && !hydrate_may_go_on(j, PAUSE)) {
             return 0;
@@ -283,6 +403,7 @@ void qmp_vdisk_hydrate(const char *job_id, const char *node_name,
     }
     j->img = img;
     j->window = 1;
+    j->unit = PVS_FETCH_MAX;
     j->fastest = INT64_MAX;
     j->delta = from;
     job_start(&j->common.job);

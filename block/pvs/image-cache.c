@@ -42,7 +42,7 @@ static bool coroutine_fn cache_co_verify(void *opaque, int64_t offset,
     if (!img->tree || pvs_tree_is_head(img->tree, offset)) {
         return false;
     }
-    ok = pvs_tree_co_hold(img->tree, offset, bytes, &hold) >= 0 &&
+    ok = pvs_tree_co_hold(img->tree, offset, bytes, false, &hold) >= 0 &&
          pvs_tree_check(&hold, offset, bytes, buf, &bad) == 0;
     pvs_tree_release(img->tree, &hold);
     return ok;

@@ -101,6 +101,32 @@ void pvs_image_store_is_back(PvsImage *img)
     }
 }
 
+void pvs_image_forget_lack(PvsImage *img, int64_t before)
+{
+    PvsLack was;
+
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        if (!img->lack.bytes || img->lack.at >= before) {
+            return;
+        }
+        was = img->lack;
+        img->lack = (PvsLack) { .asking = was.asking };
+    }
+    if (was.told) {
+        qapi_event_send_vdisk_outage(img->node_name, false, false, true,
+                                     (pvs_now() - was.since) / SCALE_MS);
+    }
+}
+
+void pvs_image_end_outages(PvsImage *img)
+{
+    pvs_pool_end_outage(img->stores);
+    if (img->tree) {
+        pvs_pool_end_outage(pvs_tree_pool(img->tree));
+    }
+    pvs_image_forget_lack(img, INT64_MAX);
+}
+
 bool pvs_image_fails_at_once(PvsImage *img)
 {
     return pvs_pool_fails_at_once(img->stores) ||
@@ -174,6 +200,25 @@ read_again(PvsImage *img, ReadPart *part, QEMUIOVector *qiov,
                                qiov_offset);
 }
 
+/* Whatever cache and fetches know of it */
+static int coroutine_fn GRAPH_RDLOCK
+read_past_cache(PvsImage *img, int64_t offset, int64_t bytes,
+                QEMUIOVector *qiov, size_t qiov_offset)
+{
+    uint8_t *buf = NULL;
+    int ret;
+
+    vdisk_graph_co_release();
+    ret = pvs_image_co_read_past_cache(img, offset, bytes, &buf);
+    vdisk_graph_co_retake();
+    if (ret >= 0) {
+        qemu_iovec_from_buf(qiov, qiov_offset, buf + offset % VDISK_GRANULE,
+                            bytes);
+    }
+    qemu_vfree(buf);
+    return ret;
+}
+
 static int coroutine_fn GRAPH_RDLOCK
 finish_part(PvsImage *img, ReadPart *part, QEMUIOVector *qiov,
             size_t qiov_offset)
@@ -188,7 +233,11 @@ finish_part(PvsImage *img, ReadPart *part, QEMUIOVector *qiov,
         ret = pvs_fetch_co_wait(img, part->f);
         vdisk_graph_co_retake();
     } else {
-        ret = pvs_fetch_co_wait(img, part->f);
+        ret = pvs_fetch_result(part->f);
+    }
+    if (ret == -ENODATA) {
+        return read_past_cache(img, part->offset, part->bytes, qiov,
+                               qiov_offset);
     }
     if (ret >= 0) {
         qemu_iovec_from_buf(qiov, qiov_offset,
@@ -232,22 +281,10 @@ read_cached(PvsImage *img, PvsCache *cache, int64_t offset, int64_t bytes,
             QEMUIOVector *qiov, size_t qiov_offset)
 {
     int ret = pvs_cache_co_read(cache, offset, bytes, qiov, qiov_offset);
-    uint8_t *buf;
 
-    if (ret >= 0) {
-        return ret;
-    }
     /* Cut off or damaged: a miss that the cache does not know of */
-    buf = NULL;
-    vdisk_graph_co_release();
-    ret = pvs_image_co_read_past_cache(img, offset, bytes, &buf);
-    vdisk_graph_co_retake();
-    if (ret >= 0) {
-        qemu_iovec_from_buf(qiov, qiov_offset, buf + offset % VDISK_GRANULE,
-                            bytes);
-    }
-    qemu_vfree(buf);
-    return ret;
+    return ret >= 0 ? ret : read_past_cache(img, offset, bytes, qiov,
+                                            qiov_offset);
 }
 
 int coroutine_fn pvs_image_co_read_past_cache(PvsImage *img, int64_t offset,
@@ -260,10 +297,11 @@ int coroutine_fn pvs_image_co_read_past_cache(PvsImage *img, int64_t offset,
 
     if (img->tree) {
         ret = pvs_tree_co_hold(img->tree, first,
-                               ROUND_UP(end - first, VDISK_GRANULE), &hold);
+                               ROUND_UP(end - first, VDISK_GRANULE), true,
+                               &hold);
     }
     if (ret >= 0) {
-        ret = pvs_pool_co_read(img->stores, first, end - first,
+        ret = pvs_pool_co_read(img->stores, first, end - first, true,
                                img->tree ? pvs_tree_check : NULL, &hold, buf);
     }
     if (img->tree) {

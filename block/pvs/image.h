@@ -24,6 +24,12 @@
 /* What one fetch asks a store for at most; bytes */
 #define PVS_FETCH_MAX       (512 * KiB)
 
+/*
+ * For so long who fetches in the background waits for what somebody else
+ * fetches, who waits for as long as it takes; ns
+ */
+#define PVS_PATIENCE        (5 * NANOSECONDS_PER_SECOND)
+
 typedef struct PvsTree PvsTree;
 typedef struct PvsCache PvsCache;
 typedef struct PvsFetch PvsFetch;
@@ -110,6 +116,12 @@ void pvs_image_drain_end(PvsImage *img);
  */
 void pvs_image_store_is_back(PvsImage *img);
 
+/* Forget what it was denied before @before, ns, and tell that. Main loop. */
+void pvs_image_forget_lack(PvsImage *img, int64_t before);
+
+/* Another image has taken its place: no outage of it goes on. Main loop. */
+void pvs_image_end_outages(PvsImage *img);
+
 /* Would a read fail at once, for an outage that takes too long? */
 bool pvs_image_fails_at_once(PvsImage *img);
 
@@ -160,7 +172,11 @@ PvsFetch * coroutine_fn pvs_fetch_begin(PvsImage *img, int64_t offset,
                                        int64_t bytes, PvsUrgency urgency,
                                        int64_t *n);
 
-/* Wait until @f has its data; 0 or -errno. Without the graph lock. */
+/*
+ * Wait until @f has its data; 0 or -errno. -ENODATA means that it was begun in
+ * the background, and no store that is up has all of it right: what somebody
+ * wants of it is to be read past it. Without the graph lock.
+ */
 int coroutine_fn GRAPH_UNLOCKED pvs_fetch_co_wait(PvsImage *img, PvsFetch *f);
 
 /* As above, but no longer than until @until, ns: then -ECANCELED */
@@ -168,14 +184,19 @@ int coroutine_fn GRAPH_UNLOCKED
 pvs_fetch_co_wait_until(PvsImage *img, PvsFetch *f, int64_t until);
 
 /*
- * As above, but no longer than until *@stop is set under the lock, and all who
- * wait are woken: then -ECANCELED.
+ * As above, and no longer than until *@stop is set under the lock, and all who
+ * wait are woken.
  */
 int coroutine_fn GRAPH_UNLOCKED
-pvs_fetch_co_wait_unless(PvsImage *img, PvsFetch *f, const bool *stop);
+pvs_fetch_co_wait_unless(PvsImage *img, PvsFetch *f, const bool *stop,
+                         int64_t until);
 
-/* Has it? Then the rest needs no waiting. */
+/* Does it go on for as long as no store has it right? */
+bool pvs_fetch_is_patient(const PvsFetch *f);
+
+/* Has it? Then the rest needs no waiting: 0 or -errno. */
 bool pvs_fetch_is_done(PvsFetch *f);
+int pvs_fetch_result(PvsFetch *f);
 
 /* What it fetched at @offset, once it is done with success */
 const uint8_t *pvs_fetch_data(const PvsFetch *f, int64_t offset);

@@ -87,6 +87,16 @@ static PvsBudget *budget(const PvsImage *img)
     return b;
 }
 
+/* Of the image's stores or its tree's, whichever began first; ns, 0: none */
+static int64_t outage_since(PvsImage *img)
+{
+    int64_t stores = pvs_pool_outage_since(img->stores);
+    int64_t tree = img->tree ? pvs_pool_outage_since(pvs_tree_pool(img->tree))
+                             : 0;
+
+    return stores && tree ? MIN(stores, tree) : stores + tree;
+}
+
 static void add_outage(PvsInfo *info, PvsImage *img)
 {
     static const PvsOutageAction actions[] = {
@@ -94,11 +104,16 @@ static void add_outage(PvsInfo *info, PvsImage *img)
         [STORE_OUTAGE_PAUSE] = PVS_OUTAGE_ACTION_PAUSE,
         [STORE_OUTAGE_ERROR] = PVS_OUTAGE_ACTION_ERROR,
     };
-    int64_t since = pvs_pool_outage_since(img->stores);
+    int64_t since = outage_since(img);
 
     info->outage_action = actions[img->outage_action];
     info->has_outage_ms = since;
     info->outage_ms = since ? (pvs_now() - since) / SCALE_MS : 0;
+    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
+        info->has_denied_ms = img->lack.told;
+        info->denied_ms = img->lack.told
+                          ? (pvs_now() - img->lack.since) / SCALE_MS : 0;
+    }
     info->corrupt = qatomic_read(&img->corrupt);
 }
 

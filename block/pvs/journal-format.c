@@ -100,6 +100,36 @@ uint64_t journal_record_space(const JournalRecord *r, uint32_t unit)
     }
 }
 
+/*
+ * The least write that counts in a reserve, and what it takes at worst: alone
+ * in its batch it fills a page more, with its header, and so does the commit of
+ * a flush that comes right behind it. A larger one takes less for each byte.
+ */
+#define WRITE           4096
+#define WRITE_SPACE     (WRITE + 2 * JOURNAL_ALIGN)
+/*
+ * The part of the ring that is set aside: for what a write leaves free (J7),
+ * for what stays empty at the ring's end, and for a start of each opening
+ */
+#define ASIDE_PART      16
+/*
+ * Of that, what may be there although all is shipped, for it stays until
+ * something follows it: a pad, the commit of an epoch that the driver had
+ * closed, and a start, each in a page of its own
+ */
+#define LEFT_SPACE      (3 * JOURNAL_ALIGN)
+
+uint64_t journal_reserve_max(uint64_t ring_size)
+{
+    return (ring_size - ring_size / ASIDE_PART) / WRITE_SPACE * WRITE;
+}
+
+uint64_t journal_reserve_space(uint64_t ring_size, uint64_t bytes)
+{
+    return DIV_ROUND_UP(bytes, WRITE) * WRITE_SPACE + ring_size / ASIDE_PART -
+           LEFT_SPACE;
+}
+
 uint64_t journal_checksum(const void *buf, size_t bytes)
 {
     return XXH3_64bits(buf, bytes);

@@ -96,6 +96,15 @@ uint64_t journal_payload_max(uint64_t ring_size);
 /* Bytes of the ring that a record of this type and length takes */
 uint64_t journal_record_space(const JournalRecord *r, uint32_t unit);
 
+/*
+ * What an update window can reserve at most in a ring of this size: bytes that
+ * a guest writes, even if by 4 KiB each and flushed each time
+ */
+uint64_t journal_reserve_max(uint64_t ring_size);
+
+/* Bytes of the ring that have to be free for @bytes of such writes */
+uint64_t journal_reserve_space(uint64_t ring_size, uint64_t bytes);
+
 uint64_t journal_checksum(const void *buf, size_t bytes);
 
 /* Would it be read again? False with *@why set (to be freed) if not. */

@@ -113,6 +113,15 @@ void coroutine_fn pvs_journal_co_mark_broken(PvsJournal *j)
     aio_co_schedule(qemu_get_current_aio_context(), co);
 }
 
+static void report_unreadable(int ret, Error **errp)
+{
+    ERRP_GUARD();
+
+    error_setg_errno(errp, -ret, "Could not read the reconnect buffer");
+    error_append_hint(errp, "Keep the file; 'deskcast journal rescue' gets out "
+                      "what of it can be read.\n");
+}
+
 static int coroutine_fn GRAPH_RDLOCK read_header(PvsJournal *j, Error **errp)
 {
     ERRP_GUARD();
@@ -124,7 +133,7 @@ static int coroutine_fn GRAPH_RDLOCK read_header(PvsJournal *j, Error **errp)
               ? MIN(length, 0) : bdrv_co_pread(j->child, 0, bytes, buf, 0);
 
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not read the reconnect buffer");
+        report_unreadable(ret, errp);
     } else if (length < (int64_t)bytes) {
         error_setg(errp, "The file is too short for a reconnect buffer");
         ret = -EINVAL;
@@ -148,9 +157,10 @@ static int coroutine_fn GRAPH_RDLOCK read_header(PvsJournal *j, Error **errp)
         error_setg(errp, "The reconnect buffer was cut off: it has %" PRId64
                    " bytes instead of %" PRIu64, length,
                    JOURNAL_RING_OFFSET + j->header.ring_size);
-        error_append_hint(errp, "Bring the file back as it was. If the store "
-                          "has everything, make a new one with 'qemu-img "
-                          "create -f pvs -o role=journal,...'.\n");
+        error_append_hint(errp, "Bring the file back as it was, or get out "
+                          "what is left of it by 'deskcast journal rescue'. If "
+                          "the store has everything, make a new one with "
+                          "'qemu-img create -f pvs -o role=journal,...'.\n");
         return -EINVAL;
     }
     return MIN(ret, 0);
@@ -277,6 +287,8 @@ static void header_generation(JournalHeader *h, const void *opaque)
     const Generation *g = opaque;
 
     h->virtual_size = g->virtual_size;
+    /* Of a newer release: what they vouch for we do not keep up */
+    h->autoclear_features = 0;
     memcpy(h->newest, g->nonce, sizeof(h->newest));
 }
 
@@ -360,7 +372,7 @@ recover_ring(PvsJournal *j, uint64_t virtual_size, Error **errp)
     ret = scan_ring(&rc);
     qemu_vfree(rc.buf);
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not read the reconnect buffer");
+        report_unreadable(ret, errp);
         return ret;
     }
     trace_pvs_journal_recovered(j->bs, s->records, s->next.pos, s->damaged);
@@ -414,7 +426,7 @@ int64_t coroutine_fn pvs_journal_co_lag(PvsJournal *j, Error **errp)
     ret = scan_ring(&rc);
     qemu_vfree(rc.buf);
     if (ret < 0) {
-        error_setg_errno(errp, -ret, "Could not read the reconnect buffer");
+        report_unreadable(ret, errp);
     } else if (rc.scan.damaged) {
         ret = report_damage(j, &rc.scan, errp);
     }

@@ -1,5 +1,5 @@
 /*
- * What pool.c and pool-open.c share
+ * What the files of a pool of stores share
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -27,11 +27,11 @@ struct PvsPool {
     PvsStore stores[STORE_MAX];
     int64_t armed;              /* ns; when the timer goes off */
     int64_t early_at;           /* ns; of the next early probes */
-    bool outage_held;           /* it began, and was not told yet */
     GArray *events;             /* StoreEvent; for the bottom half */
 
     /* Main loop */
     QSIMPLEQ_HEAD(, PvsAsk) to_start;
+    bool outage_told;           /* its begin, and not its end */
 };
 
 /*
@@ -42,5 +42,17 @@ void pvs_pool_changed(PvsPool *p);
 
 void pvs_pool_timer(void *opaque);
 void pvs_pool_bh(void *opaque);
+
+/* pool-tell.c */
+
+/*
+ * What @store had at @offset is not what was sealed. Told once, until it was
+ * right in between. Takes the lock.
+ */
+void pvs_pool_tell_wrong(PvsPool *p, unsigned store, int64_t offset);
+
+/* What it had there is. Caller holds the lock. */
+void pvs_pool_note_right(PvsPool *p, unsigned store, int64_t offset,
+                         int64_t bytes);
 
 #endif /* BLOCK_PVS_POOL_INT_H */

@@ -185,6 +185,7 @@ static bool open_store(PvsPool *p, unsigned i, const char *key, QDict *options,
         return false;
     }
     s->nbd = g_str_equal(driver, "nbd");
+    s->wrong = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, NULL);
     s->n_conns = 1;
     if (s->nbd) {
         bool local = is_unix_socket(options);
@@ -321,6 +322,7 @@ void pvs_pool_close(PvsPool *p)
     for (unsigned i = 0; i < p->set.n; i++) {
         g_free(p->stores[i].name);
         g_free(p->stores[i].conns);
+        g_clear_pointer(&p->stores[i].wrong, g_hash_table_unref);
     }
     g_array_unref(p->events);
     g_free(p);

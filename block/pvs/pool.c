@@ -47,6 +47,7 @@ struct PvsRead {
     PvsWaiter waiter;
     int64_t offset;
     int64_t bytes;
+    bool patient;
     PvsCheck *check;
     void *opaque;
     int64_t retry_at;           /* ns; 0: no store has said no */
@@ -149,7 +150,13 @@ static Coroutine *ask_answered(PvsAsk *a)
 
     conn_answered(a);
     if (!a->redial && a->ask.read) {
-        /* It looks at the answer before store.c hears what it is worth */
+        /*
+         * It looks at the answer before store.c hears what it is worth, and may
+         * wait for the tree to do so: that is no fault of this store
+         */
+        if (a->answer != STORE_LOST) {
+            store_ask_arrived(&p->set, &a->ask, a->answered_at);
+        }
         QSIMPLEQ_INSERT_TAIL(&a->read->answers, a, next);
         return pvs_wake(&a->read->waiter);
     }
@@ -233,9 +240,7 @@ static void coroutine_fn read_check(PvsRead *read, PvsAsk *a)
     }
     a->answer = STORE_BAD;
     a->ret = -EBADMSG;
-    pvs_image_report_corrupt(pvs_image(p->bs), p->kind == PVS_POOL_TREE,
-                             p->stores[a->ask.store].name, bad,
-                             VDISK_GRANULE);
+    pvs_pool_tell_wrong(p, a->ask.store, bad);
 }
 
 static void coroutine_fn read_look(PvsRead *read, PvsPool *p)
@@ -249,6 +254,9 @@ static void coroutine_fn read_look(PvsRead *read, PvsPool *p)
     qemu_mutex_lock(&p->waits->lock);
     fate = store_ask_end(&p->set, &a->ask, a->answer,
                          a->ret < 0 ? a->ret : a->bytes, a->answered_at);
+    if (a->answer == STORE_OK && read->error == 0) {
+        pvs_pool_note_right(p, a->ask.store, read->offset, read->bytes);
+    }
     if (read->error < 0) {
         trace_pvs_check_failed(p->bs, read->offset, read->error);
     } else if (fate == STORE_TAKE ||
@@ -265,6 +273,13 @@ static void ask_later(PvsRead *read, int64_t now)
 {
     read->r.bad = read->r.tried = 0;
     read->retry_at = now + PVS_RETRY_MS * SCALE_MS;
+}
+
+/* What is up says that it does not have it, and nobody waits for it */
+static bool read_is_denied(const PvsRead *read, const StoreStep *step)
+{
+    return !read->patient && read->r.bad &&
+           (step->action == STORE_FAIL || step->action == STORE_WAIT_STORE);
 }
 
 /*
@@ -304,6 +319,9 @@ static int coroutine_fn read_step(PvsRead *read, PvsPool *p)
         step = store_read_next(&p->set, &read->r, now);
         pvs_pool_changed(p);
     }
+    if (read_is_denied(read, &step)) {
+        return -ENODATA;
+    }
     switch (step.action) {
     case STORE_SEND:
         read_send(read, p, step.store);
@@ -336,11 +354,12 @@ static void read_drop_answers(PvsRead *read, PvsPool *p)
 }
 
 int coroutine_fn pvs_pool_co_read(PvsPool *p, int64_t offset, int64_t bytes,
-                                  PvsCheck *check, void *opaque,
+                                  bool patient, PvsCheck *check, void *opaque,
                                   uint8_t **buf)
 {
     PvsRead read = {
-        .offset = offset, .bytes = bytes, .check = check, .opaque = opaque,
+        .offset = offset, .bytes = bytes, .patient = patient, .check = check,
+        .opaque = opaque,
     };
     int ret;
 
@@ -428,14 +447,14 @@ static void pool_redial(PvsPool *p, unsigned store, int64_t now)
 static int64_t early_due(PvsPool *p, int64_t now)
 {
     if (now >= p->opened_at + EARLY) {
-        return p->outage_held ? now : INT64_MAX;
+        return INT64_MAX;
     }
     for (unsigned i = 0; i < p->set.n; i++) {
         if (!p->set.stores[i].risen && p->set.stores[i].state != STORE_UP) {
             return MIN(p->early_at, p->opened_at + EARLY);
         }
     }
-    return p->outage_held ? p->opened_at + EARLY : INT64_MAX;
+    return p->set.outage ? p->opened_at + EARLY : INT64_MAX;
 }
 
 static void early_probes(PvsPool *p, int64_t now)
@@ -521,10 +540,8 @@ void pvs_pool_timer(void *opaque)
 
         p->armed = INT64_MAX;
         store_tick(&p->set, now);
-        if (p->outage_held && now >= p->opened_at + EARLY) {
-            StoreEvent e = { .type = STORE_EVENT_OUTAGE_BEGIN };
-
-            g_array_append_val(p->events, e);
+        if (p->set.outage != p->outage_told) {
+            /* Its image may be in use now, or open for long enough */
             qemu_bh_schedule(p->bh);
         }
         if (!p->waits->drains) {
@@ -571,29 +588,29 @@ static void tell_state(PvsPool *p, const StoreEvent *e)
                                 strerror(-error) : NULL);
 }
 
-/* Is it one that nobody is to hear of, or not yet? */
-static bool is_held(PvsPool *p, bool begins)
+static void send_outage(PvsPool *p, bool active, int64_t ns)
 {
-    bool held;
-
-    QEMU_LOCK_GUARD(&p->waits->lock);
-    held = begins ? pvs_now() < p->opened_at + EARLY : p->outage_held;
-    p->outage_held = begins && held;
-    return held;
+    p->outage_told = active;
+    qapi_event_send_vdisk_outage(pvs_image(p->bs)->node_name, active,
+                                 p->kind == PVS_POOL_TREE, !active,
+                                 active ? 0 : MAX(ns / SCALE_MS, 0));
 }
 
-static void tell_outage(PvsPool *p, bool begins)
+/*
+ * Tell what holds, if something else was told: so an image that is taken during
+ * an outage begins with that, and none ends that nobody has heard of
+ */
+static void tell_outage(PvsPool *p)
 {
-    int64_t ms = (p->set.outage_ended - p->set.outage_since) / SCALE_MS;
+    bool active;
+    int64_t took;
 
-    if (is_held(p, begins)) {
-        return;
+    WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
+        active = p->set.outage && pvs_now() >= p->opened_at + EARLY;
+        took = p->set.outage_ended - p->set.outage_since;
     }
-    qapi_event_send_vdisk_outage(pvs_image(p->bs)->node_name, begins,
-                                 p->kind == PVS_POOL_TREE,
-                                 !begins, begins ? 0 : MAX(ms, 0));
-    if (!begins) {
-        pvs_image_store_is_back(pvs_image(p->bs));
+    if (active != p->outage_told) {
+        send_outage(p, active, took);
     }
 }
 
@@ -626,12 +643,26 @@ void pvs_pool_bh(void *opaque)
         case STORE_EVENT_BREAK:
             break_store(p, e->store);
             break;
-        default:
+        case STORE_EVENT_OUTAGE_END:
             if (used) {
-                tell_outage(p, e->type == STORE_EVENT_OUTAGE_BEGIN);
+                pvs_image_store_is_back(pvs_image(p->bs));
             }
             break;
+        default:
+            break;
         }
+    }
+    if (used) {
+        tell_outage(p);
+    }
+}
+
+void pvs_pool_end_outage(PvsPool *p)
+{
+    int64_t since = pvs_pool_outage_since(p);
+
+    if (p->outage_told) {
+        send_outage(p, false, since ? pvs_now() - since : 0);
     }
 }
 

@@ -43,6 +43,7 @@ typedef struct PvsStore {
     bool local;                 /* a file: its errors say nothing of a link */
     unsigned n_conns;
     PvsConn *conns;
+    GHashTable *wrong;          /* offsets that it had wrong, which was told */
 } PvsStore;
 
 typedef enum PvsPoolKind {
@@ -86,11 +87,12 @@ int64_t pvs_pool_length(const PvsPool *p);
  * Read from whichever store answers first, and gives what @check accepts. The
  * range is inside of what they hold. On success *@buf has it, to be freed with
  * qemu_vfree(), with zeros up to the next multiple of 4096. -EIO if it cannot
- * be had. Background reads end at once when a drain begins.
+ * be had. What no store that is up has right is asked for again, for as long
+ * as an outage may take, if @patient; else that is -ENODATA at once.
  */
 int coroutine_fn GRAPH_UNLOCKED
-pvs_pool_co_read(PvsPool *p, int64_t offset, int64_t bytes, PvsCheck *check,
-                 void *opaque, uint8_t **buf);
+pvs_pool_co_read(PvsPool *p, int64_t offset, int64_t bytes, bool patient,
+                 PvsCheck *check, void *opaque, uint8_t **buf);
 
 /* Is a store up? Takes the lock. */
 bool pvs_pool_is_up(PvsPool *p);
@@ -120,5 +122,8 @@ const char *pvs_pool_store_name(const PvsPool *p, unsigned i);
 
 /* Begin of the outage that goes on, ns; 0: none */
 int64_t pvs_pool_outage_since(PvsPool *p);
+
+/* Its image is not used any more: an outage that was told ends. Main loop. */
+void pvs_pool_end_outage(PvsPool *p);
 
 #endif /* BLOCK_PVS_POOL_H */

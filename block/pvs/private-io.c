@@ -10,6 +10,7 @@
 #include "block/aio_task.h"
 #include "block/block-io.h"
 #include "block/pvs/private.h"
+#include "block/pvs/resume.h"
 #include "block/vdisk/graph.h"
 
 /* Zeros in one record; so that a closed epoch is shipped in pieces */
@@ -19,7 +20,7 @@
 #define PART_BYTES      (256 * KiB)
 #define PART_TASKS      8
 
-/* A flush waits so long at most while the store catches up; ns */
+/* A flush waits so long at most while the store catches up, or for QEMU; ns */
 #define CATCH_UP        (1 * NANOSECONDS_PER_SECOND)
 
 /* Waiting for the store */
@@ -196,6 +197,7 @@ int coroutine_fn pvs_private_co_read_base(PvsPrivate *p, int64_t offset,
     }
     qatomic_inc(&p->reads);
     ret = fill_read_waiting(f);
+    qatomic_set(&p->read_at, pvs_now());
     qatomic_dec(&p->reads);
     if (ret < 0) {
         fill_end(f);
@@ -233,7 +235,7 @@ int64_t coroutine_fn pvs_private_co_localize(PvsPrivate *p, int64_t offset,
         return 0;
     }
     run = f->end - f->first;
-    ret = fill_read(f, session);
+    ret = fill_read(f, session) < 0 ? -EAGAIN : 0;
     if (ret >= 0) {
         ret = vdisk_layer_co_put(p->layer, f->first, f->end, f->buf);
     }
@@ -334,7 +336,7 @@ static int coroutine_fn GRAPH_RDLOCK part_append(const Part *w)
                                  w->bytes, w->qiov, w->qiov_offset, false);
 }
 
-static int coroutine_fn GRAPH_RDLOCK part_entry(AioTask *task)
+static int coroutine_fn part_entry(AioTask *task)
 {
     int ret;
 
@@ -434,10 +436,14 @@ static bool must_wait(const PvsPrivate *p, uint64_t pos, uint64_t retired)
 
 /*
  * durability=store: until the tail is past all that this flush covers, which
- * is up to @pos. Losing the store ends the wait: the journal has it (J10).
+ * is up to @pos. Losing the store ends the wait: the journal has it (J10). In a
+ * drain nothing is shipped, so that it is to a flush as if the store was lost;
+ * an error would be the guest's where its device does not stop for errors.
  */
 static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p)
 {
+    /* What stops the guest flushes all disks, and answers nobody meanwhile */
+    bool stopped = pvs_guest_is_stopped();
     uint64_t pos, retired;
     int64_t slow;
 
@@ -445,15 +451,23 @@ static void coroutine_fn GRAPH_RDLOCK wait_shipped(PvsPrivate *p)
     qemu_mutex_lock(&p->waits.lock);
     pos = p->journal.closed_pos;
     retired = p->journal.retired;
-    slow = p->lagging ? pvs_now() + CATCH_UP : INT64_MAX;
+    slow = p->lagging || stopped ? pvs_now() + CATCH_UP : INT64_MAX;
     while (must_wait(p, pos, retired)) {
         PvsWaiter w = {};
         int64_t until = MIN(slow, pvs_waits_limit(&p->waits));
 
         if (pvs_now() >= until) {
+            if (p->waits.drains || stopped) {
+                p->lagging = true;
+                p->catch_up = pos;
+                qemu_bh_schedule(p->bh);
+            }
             break;
         }
         pvs_co_wait(&p->waits, &w, until);
+    }
+    if (p->journal.tail_pos < pos) {
+        p->ended_early = MAX(p->ended_early, pos);
     }
     qemu_mutex_unlock(&p->waits.lock);
     vdisk_graph_co_retake();

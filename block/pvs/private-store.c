@@ -238,6 +238,9 @@ static void set_state(PvsPrivate *p, PrivateState state, const char *reason)
     p->reason = g_strdup(reason);
     if (state == PRIVATE_READY) {
         p->session++;
+        /* What comes from now on is not counted: that may never end (J10) */
+        pvs_journal_close_epoch(&p->journal);
+        p->catch_up = p->journal.closed_pos;
     }
     pvs_wake_all(&p->waits);
     qemu_bh_schedule(p->bh);
@@ -270,6 +273,8 @@ void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
     }
     QEMU_LOCK_GUARD(&p->waits.lock);
     if (p->state == PRIVATE_READY && p->session == session) {
+        /* It may be as good as before: one that is full is, to who reads it */
+        p->doubted = !p->nbd && error != -ENOTCONN;
         set_state(p, PRIVATE_AWAY, strerror(-error));
     }
 }
@@ -505,6 +510,10 @@ static void connected(PvsPrivate *p, int ret, const char *why)
     }
     why = why ?: away;
     QEMU_LOCK_GUARD(&p->waits.lock);
+    if (p->doubted) {
+        p->doubted = false;
+        qemu_bh_schedule(p->bh);
+    }
     if (ret >= 0) {
         set_state(p, PRIVATE_READY, NULL);
     } else if (ret == -ESTALE) {

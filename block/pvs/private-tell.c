@@ -67,6 +67,7 @@ static unsigned level_of(const PvsPrivate *p)
 static void tell_buffer(PvsPrivate *p)
 {
     bool broken = qatomic_read(&p->journal.broken);
+    bool durable;
     g_autofree char *stuck = NULL;
     unsigned level;
     uint64_t used, lag;
@@ -75,6 +76,7 @@ static void tell_buffer(PvsPrivate *p)
         level = broken ? 100 : level_of(p);
         used = pvs_journal_used(&p->journal);
         lag = pvs_private_lag_bytes(p);
+        durable = pvs_private_store_durable(p);
         look_at_lag(p);
         stuck = why_stuck(p);
     }
@@ -82,11 +84,14 @@ static void tell_buffer(PvsPrivate *p)
         warn_report("Too little of the private disk '%s' is shipped: %s",
                     bdrv_get_node_name(p->bs), stuck);
     }
-    if (level != p->told_level || !stuck != !p->told_stuck) {
+    if (level != p->told_level || !stuck != !p->told_stuck ||
+        durable != p->told_durable) {
         p->told_level = level;
         p->told_stuck = stuck;
+        p->told_durable = durable;
         qapi_event_send_vdisk_buffer(bdrv_get_node_name(p->bs), level, used,
-                                     p->journal.ring_size, lag, broken, stuck);
+                                     p->journal.ring_size, lag, broken, stuck,
+                                     p->store_durability, durable);
     }
 }
 
@@ -94,14 +99,19 @@ static void tell_state(PvsPrivate *p)
 {
     PrivateState state;
     g_autofree char *reason = NULL;
-    bool refused;
+    bool refused, doubted;
     int64_t away;
 
     WITH_QEMU_LOCK_GUARD(&p->waits.lock) {
+        doubted = p->doubted;
         state = p->state;
         refused = p->refused;
         reason = g_strdup(p->reason);
         away = pvs_now() - p->away_since;
+    }
+    if (doubted) {
+        qemu_co_sleep_wake(&p->store_sleep);
+        return;
     }
     /* Of a store that was never there, or that is back as another one, too */
     if (state != p->told_state || (reason && !p->told_reason) ||
@@ -195,7 +205,7 @@ static PvsBufferInfo *buffer_info(PvsPrivate *p)
     b->has_reserve = b->window;
     b->reserve = j->header.reserve;
     b->has_store_durable = p->store_durability;
-    b->store_durable = p->state == PRIVATE_READY && !p->lagging;
+    b->store_durable = pvs_private_store_durable(p);
     return b;
 }
 

@@ -12,9 +12,13 @@
 #include "qemu/option.h"
 #include "qobject/qdict.h"
 #include "block/block-io.h"
+#include "block/nbd.h"
 #include "block/qdict.h"
 #include "block/pvs/image-open.h"
 #include "block/pvs/private.h"
+
+/* The last word to the store is not waited for longer; ms */
+#define LAST_WORD       2000
 
 /* A drain is looked at so often; ns */
 #define DRAIN_LOOK      (10 * SCALE_MS)
@@ -353,8 +357,9 @@ static int coroutine_fn GRAPH_RDLOCK empty_copy(PvsPrivate *p)
 {
     VdiskLayer *l = p->layer;
     int64_t bytes = vdisk_map_pages(&l->map) * VDISK_MAP_PAGE;
+    /* It keeps its space, to be written also when the file system is full */
     int ret = bdrv_co_pwrite_zeroes(l->bs->file, l->header.map_offset, bytes,
-                                    BDRV_REQ_MAY_UNMAP);
+                                    0);
 
     if (ret >= 0) {
         /* Before the header says that it is this journal's */
@@ -388,7 +393,7 @@ static void forget_session(PvsPrivate *p)
 {
     QEMU_LOCK_GUARD(&p->waits.lock);
     p->suspended = false;
-    p->adopted = p->closed_label = false;
+    p->adopted = p->closed_label = p->doubted = false;
     if (p->state == PRIVATE_READY) {
         p->state = PRIVATE_AWAY;
         p->away_since = pvs_now();
@@ -437,10 +442,13 @@ int pvs_private_inactivate(PvsPrivate *p)
     }
     bdrv_drained_end(p->bs);
     if (lag) {
-        error_report("The private disk '%s' has %" PRIu64 " bytes that its "
-                     "store does not have yet: it cannot be saved or migrated "
-                     "now. 'vdisk-drain' ships them.",
-                     bdrv_get_node_name(p->bs), lag);
+        Error *err = NULL;
+
+        error_setg(&err, "The private disk '%s' has %" PRIu64 " bytes that its "
+                   "store does not have yet: it cannot be saved or migrated "
+                   "now. Pause the guest, and 'vdisk-drain' ships them",
+                   bdrv_get_node_name(p->bs), lag);
+        vdisk_report_inactivate(err);
         return -EBUSY;
     }
     return 0;
@@ -472,6 +480,10 @@ static void GRAPH_UNLOCKED close_label(PvsPrivate *p)
 {
     CloseCo cc = { .p = p };
 
+    if (p->nbd) {
+        /* QEMU answers nobody meanwhile, and it can do without */
+        nbd_set_io_timeout(p->store->bs, MIN(p->patience, LAST_WORD));
+    }
     qemu_coroutine_enter(qemu_coroutine_create(close_entry, &cc));
     BDRV_POLL_WHILE(p->bs, !cc.done);
 }
@@ -495,7 +507,7 @@ void pvs_private_close(PvsPrivate *p)
 {
     if (p->running) {
         end_background(p);
-        /* The last word to the store may take as long as any */
+        /* The last word to the store has its own time */
         timer_del(p->break_timer);
         tell_lag(p);
         close_label(p);

@@ -60,10 +60,14 @@ typedef struct PvsPrivate {
     int64_t away_since;         /* ns */
     char *reason;               /* why it is away or fenced; or NULL */
     bool refused;               /* it is there, and is not what it has to be */
+    bool doubted;               /* it is away until the next look, untold */
     char *stuck;                /* why nothing is shipped to it; or NULL */
     bool lagging;               /* flushes may end before the store has all */
+    uint64_t catch_up;          /* until the tail is at this position */
+    uint64_t ended_early;       /* a flush did, of all up to this position */
     bool gave_up;               /* atomic; a request failed for want of it */
     unsigned reads;             /* atomic; of the guest, that wait for it */
+    int64_t read_at;            /* atomic; when the last of them was done; ns */
     uint64_t epochs_shipped, bytes_shipped;     /* since it was opened */
     bool copy_changed;          /* atomic; what the copy had, not durably */
     bool copy_new;              /* atomic; what it did not have, not durably */
@@ -80,6 +84,10 @@ typedef struct PvsPrivate {
     bool unsettled;             /* copy or header could not be written */
     int64_t patience;           /* ms that a request to the store may take */
     unsigned breaks;            /* of the session, while the epoch was sent */
+    unsigned send_tasks;        /* requests to the store at once; 0: the most */
+    int64_t pause;              /* ns, after the store refused something */
+    int64_t paused_until;       /* ns */
+    uint64_t paused_session;    /* which did that */
     QemuCoSleep store_sleep, replay_sleep;
     int64_t look_after;         /* ns, until the store is looked for again */
     QEMUTimer *break_timer;
@@ -90,6 +98,7 @@ typedef struct PvsPrivate {
     bool told_reason;           /* why it is away, of this time */
     bool told_refused;
     unsigned told_level;        /* percent */
+    bool told_durable;          /* that flushes wait for the store */
     bool told_stuck;
     bool lag_grows;             /* at the last look, of this session */
     uint64_t lag_then, lag_session;
@@ -151,7 +160,8 @@ pvs_private_co_read_base(PvsPrivate *p, int64_t offset, int64_t bytes,
 
 /*
  * Make granules from @offset on local, at most @bytes. Returns how many bytes
- * are now, or -errno. Does not wait for a store that is away.
+ * are now, or -errno: -ENOTCONN while the store is away, which is not waited
+ * for, -EAGAIN if it could not be read, or the local copy's error.
  */
 int64_t coroutine_fn GRAPH_RDLOCK
 pvs_private_co_localize(PvsPrivate *p, int64_t offset, int64_t bytes);
@@ -198,6 +208,9 @@ pvs_private_co_set_closed(PvsPrivate *p, uint64_t session, bool closed);
 /* replay.c */
 
 void coroutine_fn pvs_private_replay_entry(void *opaque);
+
+/* Do flushes of the guest wait until the store has everything? Lock held. */
+bool pvs_private_store_durable(const PvsPrivate *p);
 
 /* Bytes of the vDisk that the store does not have durably; lock held */
 uint64_t pvs_private_lag_bytes(PvsPrivate *p);

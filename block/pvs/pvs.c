@@ -74,12 +74,25 @@ pvs_co_read_base(BlockDriverState *bs, int64_t offset, int64_t bytes,
     return ret;
 }
 
+/* A guest that the old image stopped goes on with the new one (resume.h) */
 static int GRAPH_UNLOCKED pvs_set_base(BlockDriverState *bs,
                                        BlockDriverState *image, Error **errp)
 {
     BDRVPvsState *s = bs->opaque;
+    BlockDriverState *old = s->image->bs;
+    int ret;
 
-    return bdrv_replace_child_bs(s->image, image, errp);
+    bdrv_ref(old);
+    ret = bdrv_replace_child_bs(s->image, image, errp);
+    if (ret >= 0 && qatomic_read(&pvs_image(old)->gave_up)) {
+        qatomic_set(&pvs_image(image)->gave_up, true);
+        pvs_resume_soon();
+    }
+    if (ret >= 0) {
+        pvs_image_end_outages(pvs_image(old));
+    }
+    bdrv_unref(old);
+    return ret;
 }
 
 const VdiskLayerOps pvs_layer_ops = {
@@ -232,6 +245,13 @@ static int GRAPH_UNLOCKED open_private(BlockDriverState *bs, QDict *options,
     return 0;
 }
 
+static bool GRAPH_UNLOCKED make_read_only(BlockDriverState *bs, Error **errp)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    return bdrv_apply_auto_read_only(bs, "Without 'file', a pvs node is "
+                                     "read-only", errp) >= 0;
+}
+
 static int GRAPH_UNLOCKED pvs_open(BlockDriverState *bs, QDict *options,
                                    int flags, Error **errp)
 {
@@ -251,8 +271,7 @@ static int GRAPH_UNLOCKED pvs_open(BlockDriverState *bs, QDict *options,
         if (!open_layer(bs, options, flags, errp)) {
             return -EINVAL;
         }
-    } else if (bdrv_apply_auto_read_only(bs, "Without 'file', a pvs node is "
-                                         "read-only", errp) < 0) {
+    } else if (!make_read_only(bs, errp)) {
         return -EACCES;
     } else {
         s->layer = (VdiskLayer) {

@@ -23,6 +23,8 @@
 #define TICK            (250 * SCALE_MS)
 /* No request to the store has more; ms, as the longest request-timeout */
 #define PATIENCE_MAX    600000
+/* A store that refuses what is sent is asked again so late at most */
+#define PAUSE_MAX       (5 * NANOSECONDS_PER_SECOND)
 /* A session that breaks so often while the same is sent is told (J10) */
 #define BREAKS_TOLD     3
 
@@ -73,9 +75,11 @@ static void learn_patience(PvsPrivate *p, uint64_t session, int ret,
 
     if (ret >= 0) {
         p->breaks = 0;
+        pvs_shipment_learn(p, p->now->epoch->bytes, took);
         ms = took < ms * SCALE_MS / 2 ? MAX(ms / 2, p->request_timeout) : ms;
     } else if (pvs_private_session(p) != session) {
         p->breaks++;
+        pvs_shipment_learn(p, 0, took);
         ms = took >= ms * SCALE_MS ? MIN(ms * 2, PATIENCE_MAX) : ms;
     }
     if (ms != p->patience && p->nbd) {
@@ -85,13 +89,36 @@ static void learn_patience(PvsPrivate *p, uint64_t session, int ret,
     }
 }
 
+/*
+ * A store that refuses what is sent, as one that is full, is asked again later,
+ * and ever later. Another connection of NBD is to another server, maybe.
+ */
+static void note_refusal(PvsPrivate *p, uint64_t session, int ret)
+{
+    if (ret >= 0) {
+        p->pause = 0;
+    } else if (ret != -EINTR && ret != -ENOTCONN &&
+               (!p->nbd || pvs_private_session(p) == session)) {
+        p->pause = p->pause ? MIN(p->pause * 2, PAUSE_MAX) : TICK;
+        p->paused_until = pvs_now() + p->pause;
+        p->paused_session = session;
+    }
+}
+
+static bool is_paused(const PvsPrivate *p, uint64_t session)
+{
+    return p->pause && pvs_now() < p->paused_until &&
+           (!p->nbd || session == p->paused_session);
+}
+
 /* Why it does not go on although the store is there; @ret is 0 if it does */
 static void note_stuck(PvsPrivate *p, const char *what, int ret)
 {
     g_autofree char *stuck = NULL;
 
     QEMU_LOCK_GUARD(&p->waits.lock);
-    if (ret < 0 && ret != -EINTR && p->state == PRIVATE_READY) {
+    if (ret < 0 && ret != -EINTR && ret != -ENOTCONN &&
+        (p->state == PRIVATE_READY || p->doubted)) {
         stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
     } else if (p->breaks >= BREAKS_TOLD) {
         stuck = g_strdup("the store breaks off while it is sent an epoch, "
@@ -157,10 +184,12 @@ static int coroutine_fn GRAPH_RDLOCK read_ahead(PvsPrivate *p)
     return 0;
 }
 
+typedef int coroutine_fn AsideFunc(PvsPrivate *p);
+
 /* What goes on, in coroutines of their own, while an epoch is sent */
 typedef struct Aside {
     PvsPrivate *p;
-    int coroutine_fn GRAPH_RDLOCK (*func)(PvsPrivate *p);
+    AsideFunc *func GRAPH_RDLOCK_PTR;
     int ret;
     bool running;
     Coroutine *waiter;
@@ -198,6 +227,12 @@ static void coroutine_fn GRAPH_RDLOCK aside_wait(Aside *s)
 
 /* What is to be done */
 
+bool pvs_private_store_durable(const PvsPrivate *p)
+{
+    return p->store_durability && p->state == PRIVATE_READY && !p->lagging &&
+           p->journal.tail_pos >= p->ended_early;
+}
+
 uint64_t pvs_private_lag_bytes(PvsPrivate *p)
 {
     return p->journal.lag;
@@ -223,10 +258,11 @@ static JournalEpoch *next_epoch(PvsPrivate *p, uint64_t *session)
         (pvs_now() >= e->begun + EPOCH_AGE || p->journal.space_waiters)) {
         pvs_journal_close_epoch(&p->journal);
     }
-    if (!e && !p->sent && *session) {
+    if (*session && p->lagging && p->journal.tail_pos >= p->catch_up) {
         p->lagging = false;
+        qemu_bh_schedule(p->bh);
     }
-    if (p->unsettled || p->journal.broken) {
+    if (p->unsettled || p->journal.broken || is_paused(p, *session)) {
         return NULL;
     }
     return e && e->closed && *session ? e : NULL;
@@ -296,6 +332,7 @@ send_and_read_ahead(PvsPrivate *p, JournalEpoch *e, uint64_t session)
     aside_begin(&ahead);
     ret = send_epoch(p, p->now, session);
     learn_patience(p, session, ret, pvs_now() - begun);
+    note_refusal(p, session, ret);
     aside_wait(&ahead);
     return ret;
 }

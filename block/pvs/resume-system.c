@@ -31,6 +31,11 @@ bool pvs_has_guest(void)
     return true;
 }
 
+bool pvs_guest_is_stopped(void)
+{
+    return !runstate_is_running();
+}
+
 /* Would its reads fail again at once? */
 static bool image_must_wait(PvsImage *img)
 {
@@ -56,7 +61,7 @@ static bool GRAPH_RDLOCK failed_for_us(BlockDriverState *bs)
 
 /*
  * Was it we who stopped the guest, for something that is over? Devices note in
- * their backends that they met an error.
+ * their backends that they met an error. A full file system is not ours.
  */
 static bool GRAPH_RDLOCK may_resume(void)
 {
@@ -69,7 +74,8 @@ static bool GRAPH_RDLOCK may_resume(void)
             blk_iostatus(blk) == BLOCK_DEVICE_IO_STATUS_OK) {
             continue;
         }
-        if (!failed_for_us(bs)) {
+        if (blk_iostatus(blk) == BLOCK_DEVICE_IO_STATUS_NOSPACE ||
+            !failed_for_us(bs)) {
             return false;
         }
         ours = true;
@@ -77,21 +83,17 @@ static bool GRAPH_RDLOCK may_resume(void)
     return ours;
 }
 
-static void resume(void)
+static void try_again(void)
 {
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
     for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
-        BlockDriverState *bs = blk_bs(blk);
-        PvsImage *img = bs ? pvs_image_of(bs) : NULL;
-        PvsPrivate *p = bs ? pvs_private_of(bs) : NULL;
-
-        if (img) {
-            qatomic_set(&img->gave_up, false);
-        }
-        if (p) {
-            qatomic_set(&p->gave_up, false);
-        }
         blk_iostatus_reset(blk);
     }
+}
+
+static void resume(void)
+{
+    try_again();
     trace_pvs_resume();
     vm_start();
 }
@@ -103,24 +105,6 @@ static bool stopped_by_error(void)
 }
 
 /* What no store had right, and the guest was stopped for */
-
-/* Forget it, if it was denied before @before; ns */
-static void forget_lack(PvsImage *img, int64_t before)
-{
-    PvsLack was;
-
-    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
-        if (!img->lack.bytes || img->lack.at >= before) {
-            return;
-        }
-        was = img->lack;
-        img->lack = (PvsLack) { .asking = was.asking };
-    }
-    if (was.told) {
-        qapi_event_send_vdisk_outage(img->node_name, false, false, true,
-                                     (pvs_now() - was.since) / SCALE_MS);
-    }
-}
 
 /* As the guest reads it. The image may be another one after a drain only. */
 static int coroutine_fn ask_again(BlockDriverState *bs, int64_t offset,
@@ -154,7 +138,7 @@ static void coroutine_fn ask_entry(void *opaque)
         img->lack.asking = false;
     }
     if (ret >= 0) {
-        forget_lack(img, INT64_MAX);
+        pvs_image_forget_lack(img, INT64_MAX);
     }
     timer_mod_anticipate(resume_timer,
                          pvs_now() + (ret < 0 ? PVS_RETRY_MS * SCALE_MS : 0));
@@ -201,7 +185,7 @@ static void GRAPH_RDLOCK forget_lacks(void)
         PvsImage *img = bs ? pvs_image_of(bs) : NULL;
 
         if (img) {
-            forget_lack(img, ran_at);
+            pvs_image_forget_lack(img, ran_at);
         }
     }
 }
@@ -224,11 +208,33 @@ void pvs_resume_soon(void)
     }
 }
 
-/* What it was stopped for may be over by the time it stops */
+/* What it was stopped for before is no reason for what stops it from now on */
+static void forget_failures(void)
+{
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        BlockDriverState *bs = blk_bs(blk);
+        PvsImage *img = bs ? pvs_image_of(bs) : NULL;
+        PvsPrivate *p = bs ? pvs_private_of(bs) : NULL;
+
+        if (img) {
+            qatomic_set(&img->gave_up, false);
+        }
+        if (p) {
+            qatomic_set(&p->gave_up, false);
+        }
+    }
+}
+
+/*
+ * Called before devices take up what failed. What it was stopped for may be
+ * over by the time it stops.
+ */
 static void vm_state_changed(void *opaque, bool running, RunState state)
 {
     if (running) {
         ran_at = pvs_now();
+        forget_failures();
     }
     if (running || state == RUN_STATE_IO_ERROR) {
         pvs_resume_soon();

@@ -16,6 +16,9 @@
 /* Is there a guest in this process? Not in tools and storage daemons. */
 bool pvs_has_guest(void);
 
+/* Does it stand still, or begins to? Any thread. */
+bool pvs_guest_is_stopped(void);
+
 /* Look soon whether the guest can go on. Main loop. */
 void pvs_resume_soon(void);
 

@@ -17,8 +17,14 @@
 #define SEND_TASKS      14
 /* To the local copy: not so many that a guest's flush has to wait long */
 #define COPY_TASKS      4
-/* One request at most: a read of the guest may wait behind all of them */
+/* One request at most: a read of the guest may wait behind all of them, */
 #define PIECE_BYTES     (512 * KiB)
+/* which is so long on a link whose speed is known; ns */
+#define BEHIND          (250 * SCALE_MS)
+/* An epoch of less does not tell how fast the link is */
+#define TELLING_BYTES   (2 * PIECE_BYTES)
+/* Who reads one block after the other goes on doing so within this time; ns */
+#define READS_ON        (20 * SCALE_MS)
 /* What was read to be sent is kept for the copy: so much, of all epochs */
 #define KEPT_BYTES      (64 * MiB)
 /* Of the next epoch so much is read while one is sent, so many at once */
@@ -166,6 +172,12 @@ static int coroutine_fn GRAPH_RDLOCK piece_co_send(Piece *piece)
     return ret;
 }
 
+/* Is it for want of space in the file system of the copy? */
+static bool is_full(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
+
 /* Does the copy hold nothing of the granule, so that the store's counts? */
 static bool coroutine_fn GRAPH_RDLOCK is_base(VdiskLayer *l, uint64_t granule)
 {
@@ -212,11 +224,12 @@ copy_part(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
 }
 
 /*
- * Whole granules. Those that the copy does not have need not be durable there:
- * after a crash it does not have them again, and the store does (J6).
+ * Whole granules, of none of which the copy has anything; 0 if it has, else 1
+ * or -errno. They need not be durable there: after a crash it does not have
+ * them again, and the store does (J6). So it can do without them, too.
  */
 static int coroutine_fn GRAPH_RDLOCK
-copy_whole(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
+copy_new(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
 {
     PvsPrivate *p = piece->p;
     uint64_t first = offset / VDISK_GRANULE;
@@ -226,18 +239,55 @@ copy_whole(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
     bool is_new;
 
     vdisk_layer_co_hold(p->layer, &hold, first, end);
-    is_new = buf && vdisk_map_all(&p->layer->map, first, end - first,
-                                  VDISK_STATE_BASE);
+    is_new = vdisk_map_all(&p->layer->map, first, end - first,
+                           VDISK_STATE_BASE);
     if (is_new) {
         ret = vdisk_layer_co_put(p->layer, first, end, buf);
     }
     vdisk_layer_co_release(p->layer, &hold);
-    if (is_new) {
-        qatomic_set(&p->copy_new, true);
-        return ret;
+    if (!is_new) {
+        return 0;
     }
-    qatomic_set(&p->copy_changed, true);
-    return copy_write(piece, offset, bytes, buf);
+    qatomic_set(&p->copy_new, true);
+    return ret < 0 && !is_full(ret) ? ret : 1;
+}
+
+/* There is no room for all of it: what the copy has is brought up to date */
+static int coroutine_fn GRAPH_RDLOCK
+copy_runs(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
+{
+    VdiskMap *map = &piece->p->layer->map;
+    int ret = 0;
+
+    while (bytes > 0 && ret >= 0) {
+        VdiskState state;
+        int64_t n = vdisk_map_run(map, offset / VDISK_GRANULE,
+                                  bytes / VDISK_GRANULE, &state) *
+                    VDISK_GRANULE;
+
+        ret = state == VDISK_STATE_BASE ? copy_new(piece, offset, n, buf) : 0;
+        if (ret == 0) {
+            ret = copy_write(piece, offset, n, buf);
+        }
+        offset += n;
+        buf += n;
+        bytes -= n;
+    }
+    return ret;
+}
+
+/* Whole granules */
+static int coroutine_fn GRAPH_RDLOCK
+copy_whole(Piece *piece, int64_t offset, int64_t bytes, uint8_t *buf)
+{
+    int ret = buf ? copy_new(piece, offset, bytes, buf) : 0;
+
+    if (ret != 0) {
+        return MIN(ret, 0);
+    }
+    qatomic_set(&piece->p->copy_changed, true);
+    ret = copy_write(piece, offset, bytes, buf);
+    return buf && is_full(ret) ? copy_runs(piece, offset, bytes, buf) : ret;
 }
 
 /* To the local copy: whole granules, and the parts of those that it has */
@@ -276,7 +326,7 @@ typedef struct Task {
     PieceFunc *func;
 } Task;
 
-static int coroutine_fn GRAPH_RDLOCK task_entry(AioTask *task)
+static int coroutine_fn task_entry(AioTask *task)
 {
     Piece *piece = container_of(task, Piece, task);
     PieceFunc *func = container_of(piece, Task, piece)->func;
@@ -316,6 +366,12 @@ static bool next_piece(JournalIndex *parts, int64_t offset, int64_t end,
     return true;
 }
 
+static bool guest_reads(PvsPrivate *p)
+{
+    return qatomic_read(&p->reads) ||
+           pvs_now() < qatomic_read(&p->read_at) + READS_ON;
+}
+
 /* One at a time while the guest waits for the store itself */
 static int coroutine_fn GRAPH_RDLOCK
 for_pieces(PvsShipment *of, const Pass *pass, uint64_t session)
@@ -338,7 +394,7 @@ for_pieces(PvsShipment *of, const Pass *pass, uint64_t session)
         t->piece.of = of;
         t->piece.session = session;
         t->func = pass->func;
-        if (session && qatomic_read(&p->reads)) {
+        if (session && guest_reads(p)) {
             aio_task_pool_wait_all(pool);
         }
         aio_task_pool_start_task(pool, &t->piece.task);
@@ -404,9 +460,23 @@ int coroutine_fn pvs_shipment_co_read_ahead(PvsShipment *s)
 
 int coroutine_fn pvs_shipment_co_send(PvsShipment *s, uint64_t session)
 {
-    static const Pass send = { piece_co_send, SEND_TASKS, INT64_MAX };
+    unsigned tasks = s->p->send_tasks ? s->p->send_tasks : SEND_TASKS;
+    Pass send = { piece_co_send, tasks, INT64_MAX };
 
     return for_pieces(s, &send, session);
+}
+
+void pvs_shipment_learn(PvsPrivate *p, int64_t bytes, int64_t took)
+{
+    unsigned tasks = p->send_tasks ? p->send_tasks : SEND_TASKS;
+
+    if (!bytes) {
+        p->send_tasks = MAX(tasks / 2, 1);
+    } else if (bytes >= TELLING_BYTES) {
+        double fit = (double)bytes * BEHIND / MAX(took, 1) / PIECE_BYTES;
+
+        p->send_tasks = fit < 1 ? 1 : MIN(MIN(fit, 2 * tasks), SEND_TASKS);
+    }
 }
 
 int coroutine_fn pvs_shipment_co_copy(PvsShipment *s)

@@ -37,6 +37,13 @@ int coroutine_fn GRAPH_RDLOCK pvs_shipment_co_read_ahead(PvsShipment *s);
 int coroutine_fn GRAPH_RDLOCK pvs_shipment_co_send(PvsShipment *s,
                                                    uint64_t session);
 
+/*
+ * An epoch of @bytes was sent in @took ns; or the session broke before it was,
+ * for which @bytes is 0. So much less, or more, is sent at once from now on, as
+ * what a guest's read waits for behind it is to take a quarter of a second.
+ */
+void pvs_shipment_learn(PvsPrivate *p, int64_t bytes, int64_t took);
+
 /* To the local copy, after the store has it durably (J6); not flushed */
 int coroutine_fn GRAPH_RDLOCK pvs_shipment_co_copy(PvsShipment *s);
 

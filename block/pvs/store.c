@@ -296,6 +296,28 @@ void store_tick(StoreSet *set, int64_t now)
     }
 }
 
+/* It returned, and is not waited for any more */
+static void take_off(Store *s, StoreAsk *ask)
+{
+    s->in_flight--;
+    if (!ask->late) {
+        g_queue_unlink(&s->asks, &ask->link);
+    }
+}
+
+void store_ask_arrived(StoreSet *set, StoreAsk *ask, int64_t now)
+{
+    Store *s = &set->stores[ask->store];
+
+    assert(!ask->probe);
+    expire(set, s, now);
+    if (!ask->late) {
+        take_off(s, ask);
+        s->busy_since = now;
+        ask->arrived = true;
+    }
+}
+
 static void answered(StoreSet *set, Store *s, StoreAsk *ask, int64_t bytes,
                      int64_t now)
 {
@@ -346,18 +368,17 @@ StoreFate store_ask_end(StoreSet *set, StoreAsk *ask, StoreAnswer answer,
 
     expire(set, s, now);
     waited_for = ask->read;
-    s->in_flight--;
+    if (!ask->arrived) {
+        take_off(s, ask);
+    }
     s->probes -= ask->probe;
     s->detached -= !ask->probe && !waited_for;
-    if (!ask->late) {
-        g_queue_unlink(&s->asks, &ask->link);
-    }
     if (answer == STORE_OK) {
         answered(set, s, ask, ret, now);
     } else {
         not_answered(set, s, ask, answer, ret, now);
     }
-    if (answer != STORE_LOST) {
+    if (answer != STORE_LOST && !ask->arrived) {
         s->busy_since = now;
     }
     if (!waited_for) {

@@ -27,7 +27,8 @@
  *              time, when an ask came back and when a store's state changed;
  *              store_read_end when it has its data or is told to fail.
  *   A request: has its own buffer and a StoreAsk, from store_ask_begin or
- *              store_probe_begin until store_ask_end says whose it is.
+ *              store_probe_begin until store_ask_end says whose it is; and
+ *              store_ask_arrived before that, if its answer is looked at first.
  *   After any of these: store_event_next until it says no, and a timer at
  *              store_wakeup. The timer calls store_tick and drains the events,
  *              then sends probes while store_probe_next names stores.
@@ -103,6 +104,7 @@ typedef struct StoreAsk {
     unsigned store;
     bool probe;
     bool late;                  /* took request-timeout; not in Store.asks */
+    bool arrived;               /* returned; not in Store.asks either */
     bool straggler;             /* was counted as one */
     GList link;
 } StoreAsk;
@@ -132,7 +134,7 @@ typedef struct Store {
     int64_t probe_wait;         /* probe-interval with jitter */
     unsigned idle_probes;       /* since the last read */
     unsigned flaps;             /* times it left up too soon, in a row */
-    GQueue asks;                /* that are not late, oldest first */
+    GQueue asks;                /* neither late nor arrived, oldest first */
 } Store;
 
 typedef struct StoreSet {
@@ -244,6 +246,13 @@ bool store_probe_next(StoreSet *set, unsigned *store, int64_t now);
 /* A probe, which is a small read that says whether the store works */
 void store_probe_begin(StoreSet *set, StoreAsk *ask, unsigned store,
                        int64_t now);
+
+/*
+ * @ask, which is no probe, has an answer of its store, and its read looks at it
+ * before it asks store_read_next again. However long that takes, the store has
+ * done its part. Nothing else may happen to it but store_ask_end.
+ */
+void store_ask_arrived(StoreSet *set, StoreAsk *ask, int64_t now);
 
 /* @ask returned @ret bytes, or -errno if @answer is not STORE_OK */
 StoreFate store_ask_end(StoreSet *set, StoreAsk *ask, StoreAnswer answer,

@@ -287,18 +287,30 @@ static bool check_block(const PvsTreeHold *h, int64_t offset,
     }
 }
 
+/* A part of the head is neither right nor wrong */
+static int check_head(const PvsTreeHold *h, int64_t bytes, const uint8_t *buf)
+{
+    const PvsTree *t = h->tree;
+    g_autofree char *why = NULL;
+    Verity *v;
+
+    if (h->offset != t->img->tree_base ||
+        bytes < head_blocks(t) * VERITY_BLOCK) {
+        return -EINVAL;
+    }
+    v = head_check(t, buf, &why);
+    verity_free(v);
+    return v ? 0 : -EBADMSG;
+}
+
 int coroutine_fn pvs_tree_check(void *opaque, int64_t offset, int64_t bytes,
                                 const uint8_t *buf, int64_t *bad)
 {
     PvsTreeHold *h = opaque;
 
     *bad = offset;
-    if (h->offset == h->tree->img->tree_base) {
-        g_autofree char *why = NULL;
-        Verity *v = head_check(h->tree, buf, &why);
-
-        verity_free(v);
-        return v ? 0 : -EBADMSG;
+    if (pvs_tree_is_head(h->tree, h->offset)) {
+        return check_head(h, bytes, buf);
     }
     for (int64_t n = 0; n < bytes; n += VERITY_BLOCK) {
         if (!check_block(h, h->offset + n, buf + n)) {
@@ -340,15 +352,17 @@ cached_blocks(PvsTree *t, int64_t offset, int64_t bytes)
  * has is damaged or part of it only.
  */
 static int coroutine_fn GRAPH_UNLOCKED
-read_blocks(PvsTree *t, uint64_t first, unsigned blocks, uint8_t **buf)
+read_blocks(PvsTree *t, uint64_t first, unsigned blocks, bool patient,
+            uint8_t **buf)
 {
     PvsImage *img = t->img;
     int64_t bytes = (int64_t)blocks * VERITY_BLOCK;
     int64_t offset = img->tree_base + first * VERITY_BLOCK;
+    int64_t until = patient ? INT64_MAX : pvs_now() + PVS_PATIENCE;
     PvsTreeHold hold = {};
     int64_t n, bad;
     PvsFetch *f;
-    int ret = pvs_tree_co_hold(t, offset, bytes, &hold);
+    int ret = pvs_tree_co_hold(t, offset, bytes, patient, &hold);
 
     *buf = ret < 0 ? NULL : cached_blocks(t, offset, bytes);
     if (*buf && pvs_tree_check(&hold, offset, bytes, *buf, &bad) < 0) {
@@ -357,29 +371,32 @@ read_blocks(PvsTree *t, uint64_t first, unsigned blocks, uint8_t **buf)
         *buf = NULL;
     }
     f = ret < 0 || *buf ? NULL
-                        : pvs_fetch_begin(img, offset, bytes, PVS_DEMAND, &n);
+                        : pvs_fetch_begin(img, offset, bytes, patient
+                                          ? PVS_DEMAND : PVS_BACKGROUND, &n);
     if (f) {
-        ret = n == bytes ? pvs_fetch_co_wait(img, f) : -EAGAIN;
+        ret = n == bytes ? pvs_fetch_co_wait_until(img, f, until) : -EAGAIN;
         if (ret >= 0) {
             *buf = qemu_memalign(VDISK_GRANULE, bytes);
             memcpy(*buf, pvs_fetch_data(f, offset), bytes);
         }
         pvs_fetch_unref(img, f);
     }
-    if (!*buf && (ret >= 0 || ret == -EAGAIN)) {
+    if (!*buf && (ret >= 0 || ret == -EAGAIN || ret == -ECANCELED ||
+                  (patient && ret == -ENODATA))) {
         ret = pvs_pool_co_read(t->pool, offset - img->tree_base, bytes,
-                               pvs_tree_check, &hold, buf);
+                               patient, pvs_tree_check, &hold, buf);
     }
     pvs_tree_release(t, &hold);
     return ret;
 }
 
-static int coroutine_fn GRAPH_UNLOCKED co_load_head(PvsTree *t)
+static int coroutine_fn GRAPH_UNLOCKED
+co_load_head(PvsTree *t, bool patient)
 {
     g_autofree char *why = NULL;
     uint8_t *buf = NULL;
     Verity *v;
-    int ret = read_blocks(t, 0, head_blocks(t), &buf);
+    int ret = read_blocks(t, 0, head_blocks(t), patient, &buf);
 
     if (ret < 0) {
         return ret;
@@ -398,7 +415,7 @@ static int coroutine_fn GRAPH_UNLOCKED co_load_head(PvsTree *t)
 }
 
 static int coroutine_fn GRAPH_UNLOCKED
-co_get_chunk(PvsTree *t, uint64_t block, PvsTreeChunk **c)
+co_get_chunk(PvsTree *t, uint64_t block, bool patient, PvsTreeChunk **c)
 {
     uint64_t first = chunk_first(t, block);
     uint8_t *buf = NULL;
@@ -410,7 +427,7 @@ co_get_chunk(PvsTree *t, uint64_t block, PvsTreeChunk **c)
     if (*c) {
         return 0;
     }
-    ret = read_blocks(t, first, chunk_blocks(t, first), &buf);
+    ret = read_blocks(t, first, chunk_blocks(t, first), patient, &buf);
     if (ret >= 0) {
         *c = chunk_add(t, first, buf);
     }
@@ -429,17 +446,17 @@ static uint64_t voucher(PvsTree *t, int64_t offset)
 }
 
 int coroutine_fn pvs_tree_co_hold(PvsTree *t, int64_t offset, int64_t bytes,
-                                  PvsTreeHold *hold)
+                                  bool patient, PvsTreeHold *hold)
 {
     uint64_t first, last;
     int ret = 0;
 
     *hold = (PvsTreeHold) { .tree = t, .offset = offset };
-    if (offset == t->img->tree_base) {
+    if (pvs_tree_is_head(t, offset)) {
         return 0;       /* the head vouches for itself, by the root hash */
     }
     if (!qatomic_load_acquire(&t->ready)) {
-        ret = co_load_head(t);
+        ret = co_load_head(t, patient);
     }
     if (ret < 0) {
         return ret;
@@ -447,11 +464,11 @@ int coroutine_fn pvs_tree_co_hold(PvsTree *t, int64_t offset, int64_t bytes,
     first = voucher(t, offset);
     last = voucher(t, offset + bytes - VERITY_BLOCK);
     if (first >= head_blocks(t)) {
-        ret = co_get_chunk(t, first, &hold->chunks[0]);
+        ret = co_get_chunk(t, first, patient, &hold->chunks[0]);
     }
     if (ret >= 0 && last >= head_blocks(t) &&
         chunk_first(t, last) != chunk_first(t, first)) {
-        ret = co_get_chunk(t, last, &hold->chunks[1]);
+        ret = co_get_chunk(t, last, patient, &hold->chunks[1]);
     }
     return ret;
 }
@@ -462,7 +479,7 @@ bool pvs_tree_try_hold(PvsTree *t, int64_t offset, int64_t bytes,
     uint64_t vouch[2];
 
     *hold = (PvsTreeHold) { .tree = t, .offset = offset };
-    if (offset == t->img->tree_base) {
+    if (pvs_tree_is_head(t, offset)) {
         return true;
     }
     if (!qatomic_load_acquire(&t->ready)) {

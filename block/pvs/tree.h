@@ -50,10 +50,12 @@ bool GRAPH_UNLOCKED pvs_tree_check_local(PvsTree *t, Error **errp);
 
 /*
  * Have in memory what the range @offset, @bytes is verified against, which may
- * be data or a part of the tree. 0 or -errno; to be released in both cases.
+ * be data or a part of the tree. 0 or -errno, -ENODATA as pvs_pool_co_read();
+ * to be released in all cases.
  */
 int coroutine_fn GRAPH_UNLOCKED
-pvs_tree_co_hold(PvsTree *t, int64_t offset, int64_t bytes, PvsTreeHold *hold);
+pvs_tree_co_hold(PvsTree *t, int64_t offset, int64_t bytes, bool patient,
+                 PvsTreeHold *hold);
 
 /* The same, if it is in memory already; else false, and nothing to release */
 bool pvs_tree_try_hold(PvsTree *t, int64_t offset, int64_t bytes,

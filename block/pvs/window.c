@@ -15,18 +15,6 @@
 #define LOOK            (50 * SCALE_MS)
 /* Made local at once */
 #define STEP            (1 * MiB)
-/*
- * The least write that counts in a reserve, and what it takes at worst: alone
- * in its batch it fills a page more, with its header, and so does the commit of
- * a flush that comes right behind it. A larger one takes less for each byte.
- */
-#define WRITE           4096
-#define WRITE_SPACE     (WRITE + 2 * JOURNAL_ALIGN)
-/*
- * The part of the ring that is set aside: for what a write leaves free (J7),
- * for what stays empty at the ring's end, and for a start of each opening
- */
-#define ASIDE_PART      16
 
 typedef struct VdiskJob {
     BlockJob common;
@@ -44,10 +32,26 @@ static void window_header(JournalHeader *h, const void *opaque)
     h->reserve = *reserve;
 }
 
+/* Why it will never be done, to be freed; or NULL */
+static char *impossible(VdiskJob *j)
+{
+    QEMU_LOCK_GUARD(&j->p->waits.lock);
+    if (j->p->journal.broken) {
+        return g_strdup("the reconnect buffer is broken");
+    }
+    return j->p->state == PRIVATE_FENCED ? g_strdup(j->p->reason) : NULL;
+}
+
 static int coroutine_fn note_window(VdiskJob *j, uint64_t reserve, Error **errp)
 {
+    g_autofree char *why = impossible(j);
     int ret;
 
+    if (why) {
+        /* It may be so since the work was done; what is fenced is evidence */
+        error_setg(errp, "The update window stays as it is: %s", why);
+        return -EIO;
+    }
     WITH_GRAPH_RDLOCK_GUARD() {
         ret = pvs_journal_co_change_header(&j->p->journal, window_header,
                                            &reserve);
@@ -89,16 +93,6 @@ static bool drain_done(VdiskJob *j)
 {
     QEMU_LOCK_GUARD(&j->p->waits.lock);
     return j->p->journal.tail_pos >= j->target;
-}
-
-/* Why it will never be done, to be freed; or NULL */
-static char *impossible(VdiskJob *j)
-{
-    QEMU_LOCK_GUARD(&j->p->waits.lock);
-    if (j->p->journal.broken) {
-        return g_strdup("the reconnect buffer is broken");
-    }
-    return j->p->state == PRIVATE_FENCED ? g_strdup(j->p->reason) : NULL;
 }
 
 /* 0 once everything up to the beginning is shipped, or the job is cancelled */
@@ -190,7 +184,7 @@ static int64_t coroutine_fn localize_step(PvsPrivate *p, int64_t offset)
 /* Is it for want of a store that it failed, so that waiting helps? */
 static bool is_outage(int error)
 {
-    return error != -ENOSPC && error != -EFBIG && error != -EDQUOT;
+    return error == -ENOTCONN || error == -EAGAIN;
 }
 
 static int coroutine_fn localize(VdiskJob *j, Error **errp)
@@ -206,8 +200,9 @@ static int coroutine_fn localize(VdiskJob *j, Error **errp)
 
         if (why || (n < 0 && !is_outage(n))) {
             error_setg(errp, "Could not make the vDisk local: %" PRId64
-                       " bytes of %" PRId64 " are: %s", offset,
-                       p->virtual_size, why ?: strerror(-n));
+                       " bytes of %" PRId64 " are: %s%s", offset,
+                       p->virtual_size, why ? "" : "its local copy cannot be "
+                       "written: ", why ?: strerror(-n));
             return n;
         }
         if (n > 0) {
@@ -353,23 +348,6 @@ void qmp_vdisk_drain(const char *job_id, const char *node_name, Error **errp)
     }
 }
 
-/*
- * Bytes of the ring that writes of @bytes take, of 4 KiB each and each flushed.
- * The start that is there already is one of those that something is set aside
- * for: it stays until something follows it.
- */
-static uint64_t reserve_space(const PvsJournal *j, uint64_t bytes)
-{
-    return DIV_ROUND_UP(bytes, WRITE) * WRITE_SPACE +
-           j->ring_size / ASIDE_PART - JOURNAL_ALIGN;
-}
-
-/* What fits at most */
-static uint64_t reserve_max(const PvsJournal *j)
-{
-    return (j->ring_size - j->ring_size / ASIDE_PART) / WRITE_SPACE * WRITE;
-}
-
 static bool check_window(PvsPrivate *p, const char *node_name, bool open,
                          Error **errp)
 {
@@ -389,23 +367,24 @@ void qmp_vdisk_window_open(const char *job_id, const char *node_name,
     BlockDriverState *bs;
     PvsPrivate *p = find_private(node_name, &bs, errp);
     VdiskJob *j;
+    uint64_t max;
 
     if (!p || !check_window(p, node_name, true, errp)) {
         return;
     }
-    reserve = has_reserve ? reserve : reserve_max(&p->journal) / 2;
-    if (reserve == 0 || reserve > reserve_max(&p->journal)) {
+    max = journal_reserve_max(p->journal.ring_size);
+    reserve = has_reserve ? reserve : max / 2;
+    if (reserve == 0 || reserve > max) {
         error_setg(errp, "The reconnect buffer of '%s' can hold %" PRIu64
                    " bytes of writes, not %" PRIu64 "; reserve less, or give "
-                   "it a larger one", node_name, reserve_max(&p->journal),
-                   reserve);
+                   "it a larger one", node_name, max, reserve);
         return;
     }
     j = job_new(job_id, node_name, &window_open_driver, has_speed ? speed : 0,
                 errp);
     if (j) {
         j->reserve = reserve;
-        j->space = reserve_space(&p->journal, reserve);
+        j->space = journal_reserve_space(p->journal.ring_size, reserve);
         job_start(&j->common.job);
     }
 }

@@ -103,11 +103,11 @@ static void coroutine_fn header_entry(void *opaque)
 
     WITH_GRAPH_RDLOCK_GUARD() {
         ret = vdisk_layer_co_write_header(b->l);
-    }
-    if (ret < 0) {
-        warn_report("Could not write to '%s' which image the disk runs on: "
-                    "%s; it is taken again at the next start",
-                    b->l->bs->file->bs->filename, strerror(-ret));
+        if (ret < 0) {
+            warn_report("Could not write to '%s' which image the disk runs on: "
+                        "%s; it is taken again at the next start",
+                        b->l->bs->file->bs->filename, strerror(-ret));
+        }
     }
     background_leave(b);
 }

@@ -17,12 +17,14 @@
  * into the graph beyond the nodes that the request itself keeps alive. The
  * caller looks again at everything it knew of the graph.
  */
-static inline void coroutine_fn TSA_NO_TSA vdisk_graph_co_release(void)
+static inline void coroutine_fn TSA_RELEASE_SHARED(graph_lock)
+vdisk_graph_co_release(void)
 {
     bdrv_graph_co_rdunlock();
 }
 
-static inline void coroutine_fn TSA_NO_TSA vdisk_graph_co_retake(void)
+static inline void coroutine_fn TSA_ACQUIRE_SHARED(graph_lock)
+vdisk_graph_co_retake(void)
 {
     bdrv_graph_co_rdlock();
 }

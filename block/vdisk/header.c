@@ -429,6 +429,17 @@ bool vdisk_header_valid(const VdiskHeader *h, char **why)
     return vdisk_header_decode(&copy, buf, why);
 }
 
+/* Whole, so that it is no damage */
+static bool is_other_version(const uint8_t *buf)
+{
+    DiskHeader d;
+
+    memcpy(&d, buf, sizeof(d));
+    return memcmp(d.magic, HEADER_MAGIC, sizeof(d.magic)) == 0 &&
+           GUINT64_FROM_LE(d.checksum) == header_checksum(&d) &&
+           GUINT32_FROM_LE(d.version) != HEADER_VERSION;
+}
+
 int vdisk_header_choose(VdiskHeader *h, const uint8_t *buf, unsigned *bad,
                         char **why)
 {
@@ -451,6 +462,11 @@ int vdisk_header_choose(VdiskHeader *h, const uint8_t *buf, unsigned *bad,
         } else if (chosen < 0 || copy.generation > h->generation) {
             *h = copy;
             chosen = i;
+        }
+    }
+    for (int i = 0; i < VDISK_HEADER_COPIES; i++) {
+        if (is_other_version(buf + i * VDISK_HEADER_BYTES)) {
+            return -1;
         }
     }
     if (chosen >= 0) {

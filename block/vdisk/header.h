@@ -104,8 +104,8 @@ bool vdisk_header_decode(VdiskHeader *h, const uint8_t buf[VDISK_HEADER_BYTES],
 
 /*
  * Choose the header among the two copies, one behind the other in @buf.
- * Returns which copy it is in, or -1 with *@why set. Bit n of *@bad is set if
- * copy n is not valid.
+ * Returns which copy it is in, or -1 with *@why set: there is none, or a newer
+ * release has written one. Bit n of *@bad is set if copy n is not valid.
  */
 int vdisk_header_choose(VdiskHeader *h, const uint8_t *buf, unsigned *bad,
                         char **why);

@@ -156,8 +156,9 @@ typedef struct LayerReadTask {
 /*
  * Who started the task keeps the graph lock until all have ended; but where
  * tasks can wait for ever, each has it for itself, and lets go of it to wait.
+ * The analysis knows no lock that somebody may have.
  */
-static int coroutine_fn GRAPH_RDLOCK layer_co_read_task(AioTask *task)
+static int coroutine_fn TSA_NO_TSA layer_co_read_task(AioTask *task)
 {
     LayerReadTask *t = container_of(task, LayerReadTask, task);
     int ret;
@@ -173,7 +174,7 @@ static int coroutine_fn GRAPH_RDLOCK layer_co_read_task(AioTask *task)
     return ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK
+static int coroutine_fn
 layer_co_start_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
                    QEMUIOVector *qiov, size_t qiov_offset)
 {
@@ -205,7 +206,7 @@ layer_co_start_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
     return ret;
 }
 
-static int coroutine_fn GRAPH_RDLOCK
+static int coroutine_fn GRAPH_RDLOCK TSA_NO_TSA
 layer_co_read_runs(VdiskLayer *l, int64_t offset, int64_t bytes,
                    QEMUIOVector *qiov, size_t qiov_offset)
 {

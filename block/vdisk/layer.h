@@ -172,9 +172,13 @@ void vdisk_layer_mark_map_dirty(VdiskLayer *l);
 
 /* layer-io.c: requests */
 
-/* Hold granules @first up to but not including @end; waits for others */
-void coroutine_fn vdisk_layer_co_hold(VdiskLayer *l, VdiskHold *hold,
-                                      uint64_t first, uint64_t end);
+/*
+ * Hold granules @first up to but not including @end; waits for others, and may
+ * let go of the graph lock meanwhile
+ */
+void coroutine_fn GRAPH_RDLOCK
+vdisk_layer_co_hold(VdiskLayer *l, VdiskHold *hold, uint64_t first,
+                    uint64_t end);
 void coroutine_fn vdisk_layer_co_release(VdiskLayer *l, VdiskHold *hold);
 
 /* A request has come: work in the background stands back */
@@ -329,5 +333,11 @@ void vdisk_saved_resumed(VdiskLayer *l);
 void vdisk_saved_register(void);
 bool vdisk_saved_received(const uint8_t *token);
 bool vdisk_is_migrating(void);
+
+/*
+ * A disk cannot be made inactive: @err is reported, and is what the migration
+ * failed for if it is for one. Takes @err.
+ */
+void vdisk_report_inactivate(Error *err);
 
 #endif /* BLOCK_VDISK_LAYER_H */

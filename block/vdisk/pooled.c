@@ -80,6 +80,7 @@ static void pooled_reset(VdiskLayer *l)
     l->resetting = true;
     ret = vdisk_saved_forget(l);
     if (ret < 0) {
+        GRAPH_RDLOCK_GUARD_MAINLOOP();
         /* Writes will try again, and fail as long as this does */
         warn_report("Could not void the saved state of '%s': %s",
                     bs->file->bs->filename, strerror(-ret));

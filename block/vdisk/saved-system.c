@@ -5,6 +5,7 @@
  */
 
 #include "qemu/osdep.h"
+#include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
@@ -12,6 +13,7 @@
 #include "migration/vmstate.h"
 #include "block/vdisk/layer.h"
 #include "block/vdisk/tier.h"
+#include "system/runstate.h"
 
 /* More disks than a machine can have by far */
 #define MAX_TOKENS      64
@@ -106,6 +108,15 @@ bool vdisk_saved_received(const uint8_t *token)
 bool vdisk_is_migrating(void)
 {
     return migrating;
+}
+
+void vdisk_report_inactivate(Error *err)
+{
+    if (runstate_check(RUN_STATE_FINISH_MIGRATE)) {
+        /* Nobody else says why, and query-migrate is where one looks */
+        migration_file_set_error(-EBUSY, error_copy(err));
+    }
+    error_report_err(err);
 }
 
 /*

@@ -130,8 +130,11 @@ int vdisk_saved_suspend(VdiskLayer *l)
     bdrv_drained_end(bs);
     vdisk_background_resume(l);
     if (sc.ret < 0) {
-        error_report("The pooled disk '%s' could not be saved: %s",
-                     bdrv_get_node_name(bs), strerror(-sc.ret));
+        Error *err = NULL;
+
+        error_setg(&err, "The pooled disk '%s' could not be saved: %s",
+                   bdrv_get_node_name(bs), strerror(-sc.ret));
+        vdisk_report_inactivate(err);
     }
     return MIN(sc.ret, 0);
 }

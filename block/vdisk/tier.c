@@ -187,7 +187,7 @@ static bool tier_must_move(VdiskTier *t)
  * Copy the run as it is now. Sent from where it is, it could be written at the
  * same time, and a read from the file find half of either in one sector.
  */
-static uint8_t *tier_copy(VdiskTier *t, const VdiskRamRun *run)
+static uint8_t *GRAPH_RDLOCK tier_copy(VdiskTier *t, const VdiskRamRun *run)
 {
     uint8_t *buf = qemu_blockalign(t->l->bs->file->bs,
                                    run->n * VDISK_GRANULE);
