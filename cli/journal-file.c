@@ -9,11 +9,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <gio/gio.h>
+#include <string.h>
 #include <unistd.h>
 
 /* QEMU's image lock of whoever writes: see layer-file.c */
 #define LOCK_WRITER     101
 #define WINDOW          (4 * 1024 * 1024)
+/* Disks can or cannot read so much at least */
+#define SECTOR          512
 
 bool journal_file_errno(GError **error, const char *what)
 {
@@ -50,24 +53,67 @@ static bool read_at(int fd, void *buf, size_t bytes, off_t offset,
     return true;
 }
 
-static bool open_file(JournalFile *f, const char *path, GError **error)
+/*
+ * As much as can be read, sector by sector; the rest is zeros, so that checksums
+ * make it damage. Returns how many bytes that are; *@first is where they begin.
+ */
+static size_t salvage_at(int fd, uint8_t *buf, size_t bytes, off_t offset,
+                         off_t *first)
+{
+    size_t at = 0, lost = 0, step = bytes;
+
+    while (at < bytes) {
+        size_t n = MIN(step, bytes - at);
+        ssize_t got = pread(fd, buf + at, n, offset + at);
+
+        if (got > 0) {
+            at += got;
+        } else if (got < 0 && errno != EINTR && n > SECTOR) {
+            step = SECTOR;
+        } else if (got == 0 || errno != EINTR) {
+            n = got == 0 ? bytes - at : n;      /* it was cut off here */
+            *first = lost ? *first : offset + (off_t)at;
+            memset(buf + at, 0, n);
+            lost += n;
+            at += n;
+        }
+    }
+    return lost;
+}
+
+static bool read_header(JournalFile *f, GError **error)
 {
     uint8_t buf[JOURNAL_HEADER_COPIES * JOURNAL_HEADER_BYTES];
     g_autofree char *why = NULL;
+    size_t lost = 0;
+    off_t first;
 
+    if (f->salvage) {
+        lost = salvage_at(f->fd, buf, sizeof(buf), 0, &first);
+    } else if (!read_at(f->fd, buf, sizeof(buf), 0, error)) {
+        return false;
+    }
+    if (journal_header_choose(&f->header, buf, &why) < 0) {
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                            lost ? "its headers cannot be read, or were cut off"
+                                 : why);
+        return false;
+    }
+    return true;
+}
+
+static bool open_file(JournalFile *f, const char *path, GError **error)
+{
     f->fd = open(path, O_RDONLY | O_CLOEXEC);
     if (f->fd < 0) {
         return journal_file_errno(error, "cannot open it");
     }
     f->in_use = is_in_use(f->fd);
-    if (!read_at(f->fd, buf, sizeof(buf), 0, error)) {
-        return false;
+    f->length = lseek(f->fd, 0, SEEK_END);
+    if (f->length < 0) {
+        return journal_file_errno(error, "cannot get its length");
     }
-    if (journal_header_choose(&f->header, buf, &why) < 0) {
-        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, why);
-        return false;
-    }
-    return true;
+    return read_header(f, error);
 }
 
 static off_t in_file(const JournalFile *f, uint64_t pos)
@@ -93,15 +139,26 @@ static void valid_record(void *opaque, const JournalRecord *r, uint64_t payload)
     add_item(opaque, r, payload, false);
 }
 
-/* Reads at @pos of the ring as much as can be at once; 0 with @error set */
+/*
+ * Reads at @pos of the ring as much as can be at once; 0 with @error set. In
+ * *@lost is what could not be read of it, and was salvaged, from *@first on.
+ */
 static size_t read_ring(const JournalFile *f, uint64_t pos, uint8_t *buf,
-                        GError **error)
+                        size_t *lost, off_t *first, GError **error)
 {
     uint64_t ring = f->header.ring_size;
     uint64_t left = journal_scan_end(&f->scan) - pos;
     size_t n = MIN(MIN(WINDOW, ring - pos % ring), left);
+    off_t at = in_file(f, pos);
 
-    return read_at(f->fd, buf, n, in_file(f, pos), error) ? n : 0;
+    *lost = 0;
+    if (!f->salvage) {
+        return read_at(f->fd, buf, n, at, error) ? n : 0;
+    }
+    *first = at;
+    /* What was cut off can be a lot */
+    *lost = at >= f->length ? n : salvage_at(f->fd, buf, n, at, first);
+    return n;
 }
 
 /* It has a checksum, and is ours; what came before is not known */
@@ -158,12 +215,15 @@ static bool read_records(JournalFile *f, uint8_t *buf, gint64 until,
     while (more && f->scan.next.pos < journal_scan_end(&f->scan) &&
            (*whole = g_get_monotonic_time() <= until)) {
         uint64_t from = f->scan.next.pos;
-        size_t n = read_ring(f, from, buf, error);
+        size_t lost;
+        off_t first;
+        size_t n = read_ring(f, from, buf, &lost, &first, error);
 
         if (n == 0) {
             return false;
         }
-        more = journal_scan_records(&f->scan, buf, n, valid_record, f) &&
+        more = lost < n &&
+               journal_scan_records(&f->scan, buf, n, valid_record, f) &&
                f->scan.next.pos > from;
     }
     return true;
@@ -173,12 +233,19 @@ static bool read_rest(JournalFile *f, uint8_t *buf, bool past_damage,
                       GError **error)
 {
     uint64_t end = journal_scan_end(&f->scan);
-    size_t n;
+    size_t n, lost;
+    off_t first;
 
     for (uint64_t pos = f->scan.next.pos; pos < end; pos += n) {
-        n = read_ring(f, pos, buf, error);
+        n = read_ring(f, pos, buf, &lost, &first, error);
         if (n == 0) {
             return false;
+        }
+        f->first_unreadable = f->unreadable || !lost ? f->first_unreadable
+                                                     : first;
+        f->unreadable += lost;
+        if (lost == n) {
+            continue;
         }
         journal_scan_proof(&f->scan, pos, buf, n);
         if (past_damage) {
@@ -205,6 +272,7 @@ JournalFile *journal_file_read(const char *path, bool past_damage,
 
     f->items = g_array_new(false, false, sizeof(JournalItem));
     f->fd = -1;
+    f->salvage = true;
     if (!open_file(f, path, error) ||
         !read_records(f, buf, G_MAXINT64, &whole, error) ||
         !read_rest(f, buf, past_damage, error)) {
@@ -246,5 +314,17 @@ void journal_file_close(JournalFile *f)
 bool journal_file_content(const JournalFile *f, const JournalItem *item,
                           uint8_t *buf, GError **error)
 {
-    return read_at(f->fd, buf, item->record.length, item->payload, error);
+    const JournalRecord *r = &item->record;
+    bool ok = read_at(f->fd, buf, r->length, item->payload, error);
+
+    if (ok && journal_checksum(buf, r->length) != r->payload) {
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
+                            "its checksum is wrong");
+        ok = false;
+    }
+    if (!ok) {
+        g_prefix_error(error, "record %" PRIu64 ", at byte %" PRId64 ": ",
+                       r->seq, (int64_t)item->payload);
+    }
+    return ok;
 }

@@ -19,14 +19,19 @@ typedef struct JournalItem {
 typedef struct JournalFile {
     int fd;
     bool in_use;                /* a process writes to it */
+    bool salvage;               /* what cannot be read is taken for zeros */
+    off_t length;
+    uint64_t unreadable;        /* bytes of the ring, where more may have been */
+    off_t first_unreadable;
     JournalHeader header;
     JournalScan scan;
     GArray *items;              /* JournalItem, by sequence */
 } JournalFile;
 
 /*
- * Read all of @path, of any state: broken, damaged, fenced. With @past_damage
- * also what looks valid behind damage. NULL with @error set; to be closed.
+ * Read all of @path, of any state: broken, damaged, fenced, cut off, on a disk
+ * that cannot read all of it. With @past_damage also what looks valid behind
+ * damage. NULL with @error set; to be closed.
  */
 JournalFile *journal_file_read(const char *path, bool past_damage,
                                GError **error);
@@ -47,7 +52,7 @@ typedef struct JournalLag {
 bool journal_file_lag(const char *path, gint64 until, JournalLag *lag,
                       GError **error);
 
-/* Read the content of @item, a write. False with @error set. */
+/* Read the content of @item, a write. False with @error set, which names it. */
 bool journal_file_content(const JournalFile *file, const JournalItem *item,
                           uint8_t *buf, GError **error);
 

@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "disk-commands.h"
 #include "journal-file.h"
+#include "store/durable.h"
 #include "store/source-check.h"
 #include "write-lock.h"
 #include "block/vdisk/header.h"
@@ -26,12 +27,14 @@
 typedef struct Rescue {
     const JournalFile *file;
     uint64_t first, last;       /* epochs */
-    uint64_t writes, bytes;
+    bool past_damage;           /* what cannot be read is left out */
+    uint64_t writes, bytes, skipped;
 } Rescue;
 
 static const char *state_of(const JournalFile *f)
 {
-    return f->header.broken ? "broken" : f->scan.damaged ? "damaged" : "sound";
+    return f->header.broken ? "broken" :
+           f->scan.damaged || f->unreadable ? "damaged" : "sound";
 }
 
 static char *hex(const uint8_t *bytes, size_t n)
@@ -107,6 +110,7 @@ static JsonObject *describe(const JournalFile *f)
     json_object_set_int_member(o, "known-durable",
                                f->scan.damaged ? f->scan.proof_durable
                                                : f->scan.durable);
+    json_object_set_int_member(o, "unreadable", f->unreadable);
     json_object_set_array_member(o, "epochs", epochs(f));
     return o;
 }
@@ -128,6 +132,10 @@ static void print_text(const JournalFile *f)
                "read, and %" PRIu64 " were flushed\n", f->scan.next.seq,
                JOURNAL_RING_OFFSET + f->scan.next.pos % h->ring_size,
                f->scan.proof_durable);
+    }
+    if (f->unreadable) {
+        printf("unreadable  %" PRIu64 " bytes, the first of them byte %" PRId64
+               "\n", f->unreadable, (int64_t)f->first_unreadable);
     }
     for (guint i = 0; i < json_array_get_length(list); i++) {
         JsonObject *o = json_array_get_object_element(list, i);
@@ -185,18 +193,8 @@ static bool wanted(const Rescue *r, const JournalItem *it)
 static bool write_all(int fd, const uint8_t *buf, size_t bytes, off_t offset,
                       GError **error)
 {
-    while (bytes > 0) {
-        ssize_t n = pwrite(fd, buf, bytes, offset);
-
-        if (n <= 0) {
-            errno = n < 0 ? errno : ENOSPC;
-            return journal_file_errno(error, "cannot write");
-        }
-        buf += n;
-        offset += n;
-        bytes -= n;
-    }
-    return true;
+    return durable_pwrite(fd, buf, bytes, offset) ||
+           journal_file_errno(error, "cannot write");
 }
 
 static bool write_zeros(int fd, uint64_t offset, uint64_t bytes, GError **error)
@@ -220,17 +218,38 @@ static bool write_zeros(int fd, uint64_t offset, uint64_t bytes, GError **error)
     return true;
 }
 
+/*
+ * It could be read a moment ago. Without --past-damage that is the end: what
+ * follows is not written over a gap unless that is wanted.
+ */
+static bool skip(Rescue *r, GError *unreadable, GError **error)
+{
+    if (!r->past_damage) {
+        g_set_error(error, unreadable->domain, unreadable->code,
+                    "%s; --past-damage leaves it out", unreadable->message);
+        g_error_free(unreadable);
+        return false;
+    }
+    fprintf(stderr, "deskcast: left out: %s\n", unreadable->message);
+    g_error_free(unreadable);
+    r->skipped++;
+    return true;
+}
+
 static bool put(Rescue *r, int fd, const JournalItem *it, GError **error)
 {
     g_autofree uint8_t *buf = NULL;
+    GError *unreadable = NULL;
     bool ok;
 
     if (it->record.type == JOURNAL_ZERO) {
         ok = write_zeros(fd, it->record.offset, it->record.length, error);
     } else {
         buf = g_malloc(it->record.length);
-        ok = journal_file_content(r->file, it, buf, error) &&
-             write_all(fd, buf, it->record.length, it->record.offset, error);
+        if (!journal_file_content(r->file, it, buf, &unreadable)) {
+            return skip(r, unreadable, error);
+        }
+        ok = write_all(fd, buf, it->record.length, it->record.offset, error);
     }
     r->writes += ok;
     r->bytes += ok ? it->record.length : 0;
@@ -326,8 +345,12 @@ static bool output_epoch(Rescue *r, const char *dir, guint from, guint to,
     }
     for (guint i = from; i < to && ok; i++) {
         const JournalRecord *rec = &item(r->file, i)->record;
+        uint64_t skipped = r->skipped;
 
         ok = put(r, fd, item(r->file, i), error);
+        if (r->skipped > skipped) {
+            continue;
+        }
         g_string_append_printf(text, "%" PRIu64 " %" PRIu64 " %" PRIu64 " %s\n",
                                rec->seq, rec->offset, rec->length,
                                rec->type == JOURNAL_ZERO ? "zero" : "write");
@@ -398,6 +421,7 @@ static int report(const Rescue *r, const char *to, bool json)
         json_object_set_string_member(o, "to", to);
         json_object_set_int_member(o, "writes", r->writes);
         json_object_set_int_member(o, "bytes", r->bytes);
+        json_object_set_int_member(o, "left-out", r->skipped);
         json_object_set_string_member(o, "state", state_of(r->file));
         print_object(o);
     } else {
@@ -446,6 +470,7 @@ int command_journal_rescue(int argc, char **argv)
     }
     f = journal_file_read(argv[1], past_damage, &error);
     r.file = f;
+    r.past_damage = past_damage;
     if (f && f->in_use) {
         g_set_error(&error, G_IO_ERROR, G_IO_ERROR_BUSY,
                     "a disk uses it; shut that down first");

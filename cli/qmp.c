@@ -12,6 +12,7 @@
 #include "qmp.h"
 
 #include "json-member.h"
+#include "json-read.h"
 
 #include <gio/gunixsocketaddress.h>
 #include <glib/gstdio.h>
@@ -67,52 +68,6 @@ static bool wait_for(Qmp *qmp, GIOCondition condition, gint64 deadline,
         return false;
     }
     return fail(qmp, error, QMP_ERROR_CLOSED, why->message);
-}
-
-/* Is it harmless to parse? The parser recurses. */
-static bool depth_ok(const char *text, gsize length)
-{
-    bool in_string = false;
-    unsigned depth = 0;
-
-    for (gsize i = 0; i < length; i++) {
-        char c = text[i];
-
-        if (in_string) {
-            if (c == '\\') {
-                i++;
-            } else if (c == '"') {
-                in_string = false;
-            }
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > QMP_MAX_DEPTH) {
-                return false;
-            }
-        } else if ((c == '}' || c == ']') && depth) {
-            depth--;
-        }
-    }
-    return true;
-}
-
-/* The object in a line; NULL if there is none */
-static JsonObject *parse_line(const char *text, gsize length)
-{
-    g_autoptr(JsonParser) parser = json_parser_new_immutable();
-    JsonNode *root;
-
-    if (!depth_ok(text, length) || memchr(text, 0, length) ||
-        !g_utf8_validate(text, length, NULL) ||
-        !json_parser_load_from_data(parser, text, length, NULL)) {
-        return NULL;
-    }
-    root = json_parser_get_root(parser);
-    if (!root || !JSON_NODE_HOLDS_OBJECT(root)) {
-        return NULL;
-    }
-    return json_object_ref(json_node_get_object(root));
 }
 
 static void keep_event(Qmp *qmp, JsonObject *event)
@@ -191,7 +146,7 @@ static JsonObject *next_answer(Qmp *qmp, GError **error)
         if (strspn(line->str, " \t\r") == line->len) {
             continue;
         }
-        object = parse_line(line->str, line->len);
+        object = json_read_object(line->str, line->len, NULL);
         if (!object) {
             fail(qmp, error, QMP_ERROR_PROTOCOL,
                  "the peer does not speak QMP: is this the right socket?");

@@ -2,8 +2,8 @@
  * QMP over a Unix socket, as a client that never waits for ever
  *
  * Every call has a deadline, in milliseconds from now. One thread at a time
- * uses a connection. What the peer says is bounded in length and in depth;
- * errors name the socket and the reason.
+ * uses a connection. What the peer says is bounded in length and in depth
+ * (json-read.h); errors name the socket and the reason.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -16,7 +16,6 @@
 #include <stdbool.h>
 
 #define QMP_MAX_LINE        (32 << 20)  /* of one answer or event, in bytes */
-#define QMP_MAX_DEPTH       256         /* of objects and arrays in it */
 #define QMP_MAX_EVENTS      4096        /* kept; then the oldest are dropped */
 
 #define QMP_ERROR (qmp_error_quark())

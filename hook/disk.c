@@ -6,6 +6,7 @@
 
 #include "hook.h"
 #include "cli/desktop/identity.h"
+#include "cli/desktop/journal-size.h"
 #include "cli/desktop/xml.h"
 #include "cli/journal-file.h"
 #include "cli/layer-file.h"
@@ -20,8 +21,6 @@
 #include <sys/stat.h>
 #include <syslog.h>
 #include <unistd.h>
-
-#define JOURNAL_BYTES       (UINT64_C(4) << 30)     /* if nobody says more */
 
 /* @argv as a shell takes it, but with @path for @new */
 static char *as_typed(const GPtrArray *argv, const char *new, const char *path)
@@ -212,7 +211,7 @@ bool disk_prepare(const Hook *h, GError **error)
     if (!private || is_there(d->journal)) {
         return true;
     }
-    deadline_extend(HOOK_JOURNAL_MS);
+    deadline_extend(journal_make_ms(d->write_cache));
     return make_pvs(h, d->journal, "journal", d->write_cache ?: JOURNAL_BYTES,
                     error);
 }

@@ -24,12 +24,9 @@
 
 #include <sys/types.h>
 
-#define HOOK_DEADLINE_MS    5000        /* of all that one call does */
-/*
- * So much more, once, where a reconnect buffer is made: all of it is written,
- * and 4 GiB are there in time if the disk takes 140 MiB a second.
- */
-#define HOOK_JOURNAL_MS     25000
+/* Of all that one call does; journal_make_ms() more, once, where a reconnect
+ * buffer is made */
+#define HOOK_DEADLINE_MS    5000
 
 /* The desktop that it is called for */
 typedef struct Hook {

@@ -10,6 +10,7 @@
  */
 
 #include "hook.h"
+#include "cli/desktop/journal-size.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +27,6 @@
 
 #define QEMU_PID_DIR    "/run/libvirt/qemu"
 #define NOTE_MAX_BYTES  1024
-#define STARTING        30      /* seconds until QEMU's pid is there, at most */
 
 enum { NOTE_HOST, NOTE_BOOT, NOTE_GUEST, NOTE_UUID, NOTE_LINES };
 
@@ -63,6 +63,13 @@ static bool runs(const char *guest)
     return pid > 0 && (kill(pid, 0) == 0 || errno == EPERM);
 }
 
+/* Seconds from the note until QEMU's pid is there, at most, and as many again:
+ * the rest of prepare, and start, which may make a reconnect buffer */
+static int starting(const Hook *h)
+{
+    return 2 * (HOOK_DEADLINE_MS + journal_make_ms(h->d->write_cache)) / 1000;
+}
+
 /* Does the note still mean somebody else? */
 static bool is_rival(const Hook *h, char **note, const struct stat *st)
 {
@@ -79,7 +86,8 @@ static bool is_rival(const Hook *h, char **note, const struct stat *st)
         return true;                    /* from here nobody can tell */
     }
     return !strcmp(note[NOTE_BOOT], boot) &&
-           (runs(note[NOTE_GUEST]) || llabs(time(NULL) - st->st_mtime) < STARTING);
+           (runs(note[NOTE_GUEST]) ||
+            llabs(time(NULL) - st->st_mtime) < starting(h));
 }
 
 static bool read_note(int fd, char ***note, struct stat *st)

@@ -263,7 +263,7 @@ static unsigned run_jobs(Create *c, char **names, DesktopReport *report)
 
     for (guint i = 0; names[i]; i++) {
         fleet_post(c->survey->fleet, c->host, i, create_job_run,
-                   job_of(c, names[i]), create_job_free);
+                   job_of(c, names[i]), create_job_free, FLEET_LONG_MS);
     }
     while (fleet_next(c->survey->fleet, &a, -1)) {
         desktop_report(report, names[a.tag], host, a.error);

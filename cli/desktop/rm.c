@@ -134,7 +134,8 @@ static unsigned post_all(Survey *s, char **names, bool yes,
         g_strlcpy(job->uuid, f->uuid, sizeof(job->uuid));
         job->d = g_steal_pointer(&f->desktop);
         job->local = host_is_local(survey_host(s, f->host));
-        fleet_post(s->fleet, f->host, i, remove_job_run, job, remove_job_free);
+        fleet_post(s->fleet, f->host, i, remove_job_run, job, remove_job_free,
+                   FLEET_LONG_MS);
     }
     return failed;
 }

@@ -7,6 +7,7 @@
 #include "actual.h"
 
 #include "cli/json-member.h"
+#include "cli/json-read.h"
 
 #include <errno.h>
 #include <string.h>
@@ -89,6 +90,7 @@ static void read_pvs(Actual *a, JsonObject *disk, JsonObject *pvs)
     a->size = number(disk, "virtual-size");
     a->in_outage = json_object_has_member(pvs, "outage-ms");
     a->outage_ms = number(pvs, "outage-ms");
+    a->denied_ms = number(pvs, "denied-ms");
     member_bool(pvs, "stops-on-error", &stops);
     a->unprotected = !stops;
     if (budget) {
@@ -119,7 +121,7 @@ static void read_disk(Actual *a, JsonObject *disk, const DesktopMetadata *d)
 bool actual_from_qmp(Actual *a, const char *json, const DesktopMetadata *d,
                      GError **error)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
+    g_autoptr(JsonNode) root = NULL;
     size_t length = strnlen(json, ANSWER_MAX_BYTES + 1);
     JsonObject *disk;
 
@@ -129,10 +131,11 @@ bool actual_from_qmp(Actual *a, const char *json, const DesktopMetadata *d,
                     "an answer of more than %d MiB", ANSWER_MAX_BYTES >> 20);
         return false;
     }
-    if (!json_parser_load_from_data(parser, json, length, error)) {
+    root = json_read(json, length, error);
+    if (!root) {
         return false;
     }
-    disk = find_node(json_parser_get_root(parser), d->node);
+    disk = find_node(root, d->node);
     if (!disk) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
                     "its QEMU has no vDisk '%s'", d->node);

@@ -149,7 +149,7 @@ static DomainJob *find_master(Survey *s, const char *name, guint *host,
 
     for (guint i = 0; i < s->hosts->len; i++) {
         fleet_post(s->fleet, i, i, domain_job_find, domain_job_new(name),
-                   domain_job_free);
+                   domain_job_free, 0);
     }
     while (fleet_next(s->fleet, &a, -1)) {
         DomainJob *job = a.job;

@@ -15,17 +15,28 @@
 
 #define QMP_TIMEOUT_MS      3000
 #define AGENT_TIMEOUT_S     2
+/* QEMU resets its machine after it has said that it will; in ms */
+#define RESET_TIMEOUT       1000
+#define RESET_POLL          10
+
+static DesktopMetadata *copy(const DesktopMetadata *d)
+{
+    g_autofree char *text = desktop_metadata_text(d);
+    DesktopMetadata *to = desktop_metadata_parse(text, NULL);
+
+    g_assert(to);
+    return to;
+}
 
 DiskJob *disk_job_new(const char *uuid, const DesktopMetadata *d,
-                      const Host *host)
+                      const DesktopMetadata *before, const Host *host)
 {
     DiskJob *job = g_new0(DiskJob, 1);
-    g_autofree char *text = desktop_metadata_text(d);
 
     g_strlcpy(job->uuid, uuid, sizeof(job->uuid));
-    job->desktop = desktop_metadata_parse(text, NULL);
+    job->desktop = copy(d);
+    job->before = copy(before);
     job->local = host_is_local(host);
-    g_assert(job->desktop);
     return job;
 }
 
@@ -34,6 +45,7 @@ void disk_job_free(void *data)
     DiskJob *job = data;
 
     desktop_metadata_free(job->desktop);
+    desktop_metadata_free(job->before);
     actual_clear(&job->actual);
     g_free(job);
 }
@@ -180,14 +192,17 @@ static char *assign_command(const DesktopMetadata *d)
     return json_to_string(root, FALSE);
 }
 
+static char *unassign_command(const DiskJob *job)
+{
+    return g_strdup_printf("{\"execute\":\"vdisk-unassign\",\"arguments\":"
+                           "{\"node-name\":\"%s\"}}", job->desktop->node);
+}
+
 /* One that runs on it needs no other: what was assigned is taken back */
 static char *take_command(const DiskJob *job)
 {
-    if (!actual_is(&job->actual, job->desktop, &job->desktop->wanted)) {
-        return assign_command(job->desktop);
-    }
-    return g_strdup_printf("{\"execute\":\"vdisk-unassign\",\"arguments\":"
-                           "{\"node-name\":\"%s\"}}", job->desktop->node);
+    return actual_is(&job->actual, job->desktop, &job->desktop->wanted)
+           ? unassign_command(job) : assign_command(job->desktop);
 }
 
 /*
@@ -211,22 +226,58 @@ static bool assign(DiskJob *job, GError **error)
     return answer != NULL;
 }
 
+static bool put_metadata(const DiskJob *job, const DesktopMetadata *d,
+                         unsigned flags)
+{
+    g_autofree char *text = desktop_metadata_text(d);
+
+    return virDomainSetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT, text,
+                                METADATA_PREFIX, METADATA_NAMESPACE,
+                                flags) == 0;
+}
+
+/* What cannot be written is not left in libvirt's memory either, where it would
+ * be until libvirt starts anew */
 static bool set_metadata(DiskJob *job, GError **error)
 {
-    g_autofree char *text = desktop_metadata_text(job->desktop);
-    unsigned flags = job->running ? VIR_DOMAIN_AFFECT_LIVE : 0;
-    int result = virDomainSetMetadata(job->domain, VIR_DOMAIN_METADATA_ELEMENT,
-                                      text, METADATA_PREFIX,
-                                      METADATA_NAMESPACE,
-                                      flags | VIR_DOMAIN_AFFECT_CONFIG);
+    unsigned live = job->running ? VIR_DOMAIN_AFFECT_LIVE : 0;
+    unsigned all = live | VIR_DOMAIN_AFFECT_CONFIG;
 
-    if (result < 0 && job->running) {           /* it may be transient */
-        result = virDomainSetMetadata(job->domain,
-                                      VIR_DOMAIN_METADATA_ELEMENT, text,
-                                      METADATA_PREFIX, METADATA_NAMESPACE,
-                                      flags);
+    if (put_metadata(job, job->desktop, all)) {
+        return true;
     }
-    return result == 0 || fleet_set_error(error, "its metadata");
+    fleet_set_error(error, "its metadata");
+    if (live && virDomainIsPersistent(job->domain) == 0 &&
+        put_metadata(job, job->desktop, live)) {
+        g_clear_error(error);   /* it has no definition */
+        return true;
+    }
+    put_metadata(job, job->before, all);
+    return false;
+}
+
+/* A version that libvirt could not note is not taken */
+static void unassign(DiskJob *job)
+{
+    g_autofree char *command = unassign_command(job);
+
+    if (is_in_process(job)) {
+        free(ask_qemu(job, command, NULL));
+    }
+}
+
+static bool assign_and_note(DiskJob *job, GError **error)
+{
+    if (job->running && !assign(job, error)) {
+        return false;
+    }
+    if (!set_metadata(job, error)) {
+        if (job->running) {
+            unassign(job);
+        }
+        return false;
+    }
+    return true;
 }
 
 static bool is_active(DiskJob *job, GError **error)
@@ -248,22 +299,30 @@ static bool reset(DiskJob *job, GError **error)
            fleet_set_error(error, "switching it off and on");
 }
 
+/* One that is off was on before: its start failed, or its QEMU ended */
+static bool reset_or_start(DiskJob *job, GError **error)
+{
+    if (job->running) {
+        return reset(job, error);
+    }
+    return virDomainCreate(job->domain) == 0 ||
+           fleet_set_error(error, "it is off, and switching it on");
+}
+
 static bool take(DiskJob *job, GError **error)
 {
     bool was;
 
-    if (!is_active(job, error) || (job->running && !assign(job, error)) ||
-        !set_metadata(job, error)) {
+    if (!is_active(job, error) || !assign_and_note(job, error)) {
         return false;
     }
     was = job->running;
     /* Started just now, it may have read what was wanted before */
     if (!was && (!is_active(job, error) ||
-                 (job->running && (!assign(job, error) ||
-                                   !set_metadata(job, error))))) {
+                 (job->running && !assign_and_note(job, error)))) {
         return false;
     }
-    return !job->reset_too || !job->running || reset(job, error);
+    return !job->reset_too || reset_or_start(job, error);
 }
 
 bool disk_job_take(virConnectPtr conn, void *data, GError **error)
@@ -359,19 +418,44 @@ static bool agent_answers(const DiskJob *job)
     return answers;
 }
 
+/*
+ * How much had been written when it was reset: the guest before may write until
+ * then. The new one, still in its firmware, has written nothing.
+ */
+static bool count_writes(DiskJob *job, GError **error)
+{
+    job->counted = get_actual(job, error) &&
+                   job->actual.resets > job->resets &&
+                   get_writes(job, &job->writes, error);
+    return job->counted;
+}
+
+/* If it takes longer, the first look does it */
+static void wait_for_reset(DiskJob *job)
+{
+    gint64 end = g_get_monotonic_time() + RESET_TIMEOUT * 1000;
+
+    while (!count_writes(job, NULL) && g_get_monotonic_time() < end) {
+        g_usleep(RESET_POLL * 1000);
+    }
+}
+
 static bool reset_watched(DiskJob *job, GError **error)
 {
     job->watch_agent = has_agent(job);
-    if (is_in_process(job)) {
-        if (!get_actual(job, error) ||
-            !get_writes(job, &job->writes, error)) {
-            return false;
-        }
-        job->resets = job->actual.resets;
-    } else {
+    if (!is_in_process(job)) {
         job->watch_daemon = get_actual(job, NULL);
+        return reset(job, error);
     }
-    return reset(job, error);
+    if (!get_actual(job, error)) {
+        return false;
+    }
+    job->resets = job->actual.resets;
+    if (!reset(job, error)) {
+        return false;
+    }
+    wait_for_reset(job);
+    return true;
 }
 
 bool disk_job_reset(virConnectPtr conn, void *data, GError **error)
@@ -422,6 +506,9 @@ static bool watch(DiskJob *job, GError **error)
     if (job->watch_agent) {
         job->up = agent_answers(job);
         return true;
+    }
+    if (!job->counted) {
+        return count_writes(job, error);
     }
     if (!get_writes(job, &writes, error)) {
         return false;

@@ -14,12 +14,16 @@
 typedef struct DiskJob {
     char uuid[VIR_UUID_STRING_BUFLEN];
     DesktopMetadata *desktop;   /* as it is to be from now on */
+    DesktopMetadata *before;    /* as libvirt has it */
     bool local;                 /* its host is this one */
-    bool reset_too;             /* disk_job_take(): at once */
+    bool reset_too;             /* disk_job_take(): at once, and switch it on
+                                   if it is off */
     bool watch_agent;           /* up when its guest agent answers; else when it
                                    has written */
     bool watch_daemon;          /* vhost-user: its storage daemon can be asked */
-    uint64_t resets, writes;    /* before it was reset */
+    uint64_t resets;            /* before it was reset */
+    bool counted;               /* writes is, of QEMU until it was reset */
+    uint64_t writes;
 
     virDomainPtr domain;        /* only while it runs, in its thread */
 
@@ -29,9 +33,9 @@ typedef struct DiskJob {
     bool up;
 } DiskJob;
 
-/* Copies @d */
+/* Copies @d, and @before, which may be the same */
 DiskJob *disk_job_new(const char *uuid, const DesktopMetadata *d,
-                      const Host *host);
+                      const DesktopMetadata *before, const Host *host);
 void disk_job_free(void *job);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DiskJob, disk_job_free)
 

@@ -60,13 +60,50 @@ bool domain_job_find(virConnectPtr conn, void *data, GError **error)
            fleet_set_error(error, job->name);
 }
 
+static CatalogMetadata *get_catalog(virDomainPtr domain, const char *name,
+                                    GError **error)
+{
+    g_autoptr(DesktopMetadata) desktop = NULL;
+    CatalogMetadata *catalog = NULL;
+    char *xml = virDomainGetXMLDesc(domain, VIR_DOMAIN_XML_INACTIVE);
+    bool read;
+
+    if (!xml) {
+        fleet_set_error(error, name);
+        return NULL;
+    }
+    read = metadata_from_domain(xml, &desktop, &catalog, error);
+    free(xml);
+    if (read && !catalog) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_FOUND,
+                    "%s: it is the master of no catalog any more", name);
+    }
+    return catalog;
+}
+
+/* Somebody else may have changed another part since it was read */
+static bool merge_catalog(virDomainPtr domain, DomainJob *job, GError **error)
+{
+    g_autoptr(CatalogMetadata) to = get_catalog(domain, job->name, error);
+    g_autoptr(CatalogMetadata) from = to ? catalog_metadata_parse(job->metadata,
+                                                                  error) : NULL;
+
+    if (!from) {
+        return false;
+    }
+    job->change(to, from);
+    g_free(job->metadata);
+    job->metadata = catalog_metadata_text(to);
+    return true;
+}
+
 bool domain_job_set_metadata(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
     g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
     unsigned flags = VIR_DOMAIN_AFFECT_CONFIG;
 
-    return domain &&
+    return domain && (!job->change || merge_catalog(domain, job, error)) &&
            (virDomainSetMetadata(domain, VIR_DOMAIN_METADATA_ELEMENT,
                                  job->metadata, METADATA_PREFIX,
                                  METADATA_NAMESPACE, flags) == 0 ||
@@ -164,7 +201,7 @@ DomainJob *domain_job_do(Fleet *fleet, guint host, FleetFunc *run,
     FleetAnswer a = { 0 };
 
     g_assert(!fleet_owed(fleet));
-    fleet_post(fleet, host, 0, run, job, domain_job_free);
+    fleet_post(fleet, host, 0, run, job, domain_job_free, job->patience_ms);
     fleet_next(fleet, &a, -1);
     if (a.error) {
         g_propagate_error(error, a.error);

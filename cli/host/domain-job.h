@@ -9,15 +9,20 @@
 
 #include "survey.h"
 
+/* What of @from, which a command worked on, goes into @to, which libvirt has */
+typedef void CatalogChange(CatalogMetadata *to, const CatalogMetadata *from);
+
 typedef struct DomainJob {
     char *name;
     char uuid[VIR_UUID_STRING_BUFLEN];  /* found; "" if there is none */
     bool has_metadata;          /* of ours */
     bool running;
-    char *metadata;             /* to be set */
+    char *metadata;             /* to be set, but of a catalog only */
+    CatalogChange *change;      /* this; NULL: all of it */
     char *xml;                  /* found, or to be run */
     char *command;              /* for QMP */
     char *answer;
+    int patience_ms;            /* how long it may take; 0: the fleet's time */
 } DomainJob;
 
 DomainJob *domain_job_new(const char *name);
@@ -28,7 +33,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainJob, domain_job_free)
 
 /* Sets uuid, unless the host has none of that name */
 FleetFunc domain_job_find;
-FleetFunc domain_job_set_metadata;         /* of the definition */
+/* Of the definition */
+FleetFunc domain_job_set_metadata;
 /* Its definition, not what runs now; and running */
 FleetFunc domain_job_get_xml;
 /* Start it with this XML; its definition stays what it is */

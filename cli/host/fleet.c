@@ -32,20 +32,38 @@ typedef struct Work {
     GMutex lock;                /* of what follows */
     guint threads;              /* that take jobs */
     guint connected;            /* of them */
+    GHashTable *begun;          /* id of a job -> Begun; one that is given up
+                                   is no longer there */
     GError *broken;             /* no connection, or one that broke */
 } Work;
+
+/* A job that a thread works on */
+typedef struct Begun {
+    gint64 since;
+    bool connected;             /* its thread is */
+} Begun;
 
 typedef struct Answer {
     guint host;
     Job *job;                   /* NULL: a thread has ended */
+    bool probe;                 /* a probe has, that is */
+    bool alive;                 /* and the host answered it */
 } Answer;
+
+/* A job that was posted and not answered */
+typedef struct Owed {
+    guint tag;
+    gint64 patience;            /* how long it may take, in µs */
+} Owed;
 
 /* A host, as the caller's thread sees it */
 typedef struct Member {
     Work *work;
     bool started;
-    GHashTable *owed;           /* id of a job -> tag */
+    GHashTable *owed;           /* id of a job -> Owed */
     gint64 heard;               /* when it answered, or was first owed */
+    gint64 probed;              /* when it was asked whether it is there */
+    bool probing;               /* and has not said so yet */
     GError *lost;
     bool abandoned;             /* its threads do not answer */
 } Member;
@@ -84,6 +102,7 @@ static void work_unref(void *data)
         return;
     }
     g_clear_error(&work->broken);
+    g_hash_table_unref(work->begun);
     g_async_queue_unref(work->jobs);
     g_async_queue_unref(work->answers);
     g_mutex_clear(&work->lock);
@@ -144,23 +163,46 @@ static bool check_broken(Work *work, GError **error)
     return !work->broken;
 }
 
-/*
- * A thread has, or has not, got a connection. False: this one shall not take
- * jobs, because others have one, and the host admits no more of them.
- */
-static bool count_connection(Work *work, bool has)
+static void begin(Work *work, const Job *job, bool connected)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&work->lock);
+    Begun *b = g_new(Begun, 1);
+
+    *b = (Begun){ g_get_monotonic_time(), connected };
+    g_hash_table_insert(work->begun, GUINT_TO_POINTER(job->id), b);
+}
+
+/* False if it was given up, and its thread with it */
+static bool end(Work *work, const Job *job)
 {
     g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&work->lock);
 
-    work->connected += has;
+    return g_hash_table_remove(work->begun, GUINT_TO_POINTER(job->id));
+}
+
+/*
+ * The thread that has begun with @job has, or has not, got a connection. False:
+ * it shall not do it. Either the job was given up meanwhile, or others have a
+ * connection, and the host admits no more of them: then it takes no more jobs.
+ */
+static bool count_connection(Work *work, const Job *job, bool has)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&work->lock);
+    Begun *b = g_hash_table_lookup(work->begun, GUINT_TO_POINTER(job->id));
+
+    if (!b) {
+        return false;
+    }
     if (!has && work->connected) {
         work->threads--;
         return false;
     }
+    b->connected = has;
+    work->connected += has;
     return true;
 }
 
-/* False if others are to do it */
+/* False if this thread does not do it */
 static bool run_job(Work *work, virConnectPtr *conn, Job *job)
 {
     if (!check_broken(work, &job->error)) {
@@ -173,7 +215,7 @@ static bool run_job(Work *work, virConnectPtr *conn, Job *job)
         if (!*conn) {
             fleet_set_error(&job->error, "no connection");
         }
-        if (!count_connection(work, *conn)) {
+        if (!count_connection(work, job, *conn)) {
             g_clear_error(&job->error);
             return false;
         }
@@ -191,7 +233,7 @@ static void answer(Work *work, Job *job)
 {
     Answer *a = g_new(Answer, 1);
 
-    *a = (Answer){ work->host, job };
+    *a = (Answer){ .host = work->host, .job = job };
     g_async_queue_push(work->answers, a);
 }
 
@@ -206,26 +248,69 @@ static void block_sigpipe(void)
     pthread_sigmask(SIG_BLOCK, &set, NULL);
 }
 
-static void *host_thread(void *data)
+/* Does jobs until one is the last. True if somebody waits for this thread. */
+static bool do_jobs(Work *work, virConnectPtr *conn)
 {
-    Work *work = data;
-    virConnectPtr conn = NULL;
     Job *job;
 
-    block_sigpipe();
     while ((job = g_async_queue_pop(work->jobs))->run) {
-        if (!run_job(work, &conn, job)) {
+        bool done, wanted;
+
+        begin(work, job, *conn);
+        done = run_job(work, conn, job);
+        wanted = end(work, job);
+        if (wanted && !done) {
             g_async_queue_push_front(work->jobs, job);
-            work_unref(work);
-            return NULL;
+            return false;
+        }
+        if (!wanted) {          /* another thread has taken its place */
+            job_free(job);
+            return false;
         }
         answer(work, job);
     }
     job_free(job);
+    return true;
+}
+
+static void *host_thread(void *data)
+{
+    Work *work = data;
+    virConnectPtr conn = NULL;
+    bool wanted;
+
+    block_sigpipe();
+    wanted = do_jobs(work, &conn);
     if (conn) {
         virConnectClose(conn);
     }
-    answer(work, NULL);
+    if (wanted) {
+        answer(work, NULL);
+    }
+    work_unref(work);
+    return NULL;
+}
+
+/* Its jobs may take long; is the host there? Asked on a connection of its own,
+ * which a QEMU that hangs does not hold. */
+static void *probe_thread(void *data)
+{
+    Work *work = data;
+    Answer *a = g_new(Answer, 1);
+    unsigned long version;
+    virConnectPtr conn;
+
+    block_sigpipe();
+    conn = virConnectOpen(work->uri);
+    *a = (Answer){
+        .host = work->host,
+        .probe = true,
+        .alive = conn && virConnectGetLibVersion(conn, &version) == 0,
+    };
+    g_async_queue_push(work->answers, a);
+    if (conn) {
+        virConnectClose(conn);
+    }
     work_unref(work);
     return NULL;
 }
@@ -244,6 +329,7 @@ static Work *work_new(const Host *host, guint number, GAsyncQueue *answers)
     work->jobs = g_async_queue_new();
     work->answers = g_async_queue_ref(answers);
     g_mutex_init(&work->lock);
+    work->begun = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     return work;
 }
 
@@ -262,9 +348,15 @@ Fleet *fleet_new(GPtrArray *hosts, int timeout_ms)
         Member *m = &fleet->members[i];
 
         m->work = work_new(g_ptr_array_index(hosts, i), i, fleet->answers);
-        m->owed = g_hash_table_new(NULL, NULL);
+        m->owed = g_hash_table_new_full(NULL, NULL, NULL, g_free);
     }
     return fleet;
+}
+
+static void start_thread(Work *work, GThreadFunc run)
+{
+    g_atomic_ref_count_inc(&work->refs);
+    g_thread_unref(g_thread_new("host", run, work));
 }
 
 static void start_threads(Member *m)
@@ -272,8 +364,7 @@ static void start_threads(Member *m)
     m->started = true;
     m->work->threads = FLEET_THREADS;
     for (int i = 0; i < FLEET_THREADS; i++) {
-        g_atomic_ref_count_inc(&m->work->refs);
-        g_thread_unref(g_thread_new("host", host_thread, m->work));
+        start_thread(m->work, host_thread);
     }
 }
 
@@ -299,7 +390,8 @@ static void wait_for_threads(Fleet *fleet, guint threads)
         if (!from) {
             return;             /* they are left to themselves */
         }
-        threads -= !from->job && !fleet->members[from->host].abandoned;
+        threads -= !from->job && !from->probe &&
+                   !fleet->members[from->host].abandoned;
         answer_free(from);
     }
 }
@@ -329,18 +421,26 @@ void fleet_free(Fleet *fleet)
     g_free(fleet);
 }
 
-static void fail(Fleet *fleet, guint host, guint tag)
+static void fail(Fleet *fleet, guint host, guint tag, const GError *why)
 {
     FleetAnswer *answer = g_new0(FleetAnswer, 1);
 
     answer->host = host;
     answer->tag = tag;
-    answer->error = g_error_copy(fleet->members[host].lost);
+    answer->error = g_error_copy(why);
     g_queue_push_tail(&fleet->failed, answer);
 }
 
+static Owed *owed_new(const Fleet *fleet, guint tag, int patience_ms)
+{
+    Owed *owed = g_new(Owed, 1);
+
+    *owed = (Owed){ tag, MAX(fleet->timeout_ms, patience_ms) * (gint64)1000 };
+    return owed;
+}
+
 void fleet_post(Fleet *fleet, guint host, guint tag, FleetFunc *run, void *data,
-                GDestroyNotify destroy)
+                GDestroyNotify destroy, int patience_ms)
 {
     Member *m = &fleet->members[host];
     Job *job;
@@ -350,7 +450,7 @@ void fleet_post(Fleet *fleet, guint host, guint tag, FleetFunc *run, void *data,
         if (destroy) {
             destroy(data);
         }
-        fail(fleet, host, tag);
+        fail(fleet, host, tag, m->lost);
         return;
     }
     if (!m->started) {
@@ -365,7 +465,7 @@ void fleet_post(Fleet *fleet, guint host, guint tag, FleetFunc *run, void *data,
     job->data = data;
     job->destroy = destroy;
     g_hash_table_insert(m->owed, GUINT_TO_POINTER(job->id),
-                        GUINT_TO_POINTER(tag));
+                        owed_new(fleet, tag, patience_ms));
     g_async_queue_push(m->work->jobs, job);
 }
 
@@ -374,7 +474,7 @@ static void abandon(Fleet *fleet, guint host)
 {
     Member *m = &fleet->members[host];
     GHashTableIter iter;
-    void *tag;
+    void *owed;
     Job *job;
 
     m->abandoned = true;
@@ -387,13 +487,81 @@ static void abandon(Fleet *fleet, guint host)
         job_free(job);          /* nobody began with it, and nobody shall */
     }
     g_hash_table_iter_init(&iter, m->owed);
-    while (g_hash_table_iter_next(&iter, NULL, &tag)) {
-        fail(fleet, host, GPOINTER_TO_UINT(tag));
+    while (g_hash_table_iter_next(&iter, NULL, &owed)) {
+        fail(fleet, host, ((Owed *)owed)->tag, m->lost);
     }
     g_hash_table_remove_all(m->owed);
 }
 
-/* Gives up hosts that are late. Returns how long the others have, in µs. */
+/* A job that takes too long: what came of it is not known. Its thread is left
+ * behind with it, and another one takes its place. */
+static void give_up(Fleet *fleet, guint host, guint id)
+{
+    Member *m = &fleet->members[host];
+    g_autofree Owed *owed = NULL;
+    g_autoptr(GError) why = NULL;
+
+    g_hash_table_steal_extended(m->owed, GUINT_TO_POINTER(id), NULL,
+                                (void **)&owed);
+    why = g_error_new(G_IO_ERROR, G_IO_ERROR_TIMED_OUT, "the host answers, but "
+                      "this was not done within %g s; what came of it is not "
+                      "known", owed->patience / 1e6);
+    fail(fleet, host, owed->tag, why);
+    start_thread(m->work, host_thread);
+}
+
+/* The ids of jobs that take too long: their time was over when the host was
+ * last heard. One that is not heard may be lost with all of them. */
+static GArray *take_late(Member *m)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&m->work->lock);
+    GArray *late = g_array_new(false, false, sizeof(guint));
+    GHashTableIter iter;
+    void *key, *value;
+
+    g_hash_table_iter_init(&iter, m->work->begun);
+    while (g_hash_table_iter_next(&iter, &key, &value)) {
+        const Owed *owed = g_hash_table_lookup(m->owed, key);
+        const Begun *b = value;
+        guint id = GPOINTER_TO_UINT(key);
+
+        if (b->since + owed->patience <= m->heard) {
+            m->work->connected -= b->connected;
+            g_hash_table_iter_remove(&iter);
+            g_array_append_val(late, id);
+        }
+    }
+    return late;
+}
+
+static void look_at_jobs(Fleet *fleet, guint host)
+{
+    g_autoptr(GArray) late = take_late(&fleet->members[host]);
+
+    for (guint i = 0; i < late->len; i++) {
+        give_up(fleet, host, g_array_index(late, guint, i));
+    }
+}
+
+/* Half of its time has passed without an answer: is it there at all? */
+static gint64 probe(Fleet *fleet, Member *m, gint64 now)
+{
+    gint64 due = MAX(m->heard, m->probed) + fleet->timeout_ms * (gint64)500;
+
+    if (m->probing) {
+        return G_MAXINT64;
+    }
+    if (due > now) {
+        return due - now;
+    }
+    m->probing = true;
+    m->probed = now;
+    start_thread(m->work, probe_thread);
+    return G_MAXINT64;
+}
+
+/* Gives up hosts and jobs that are late. Returns when to look again without an
+ * answer, in µs from now. */
 static gint64 look_at_clocks(Fleet *fleet)
 {
     gint64 now = g_get_monotonic_time(), left = G_MAXINT64;
@@ -407,11 +575,21 @@ static gint64 look_at_clocks(Fleet *fleet)
         }
         if (due <= now) {
             abandon(fleet, i);
-        } else {
-            left = MIN(left, due - now);
+            continue;
         }
+        left = MIN(left, MIN(due - now, probe(fleet, m, now)));
+        look_at_jobs(fleet, i);
     }
     return left;
+}
+
+/* What a probe says is no answer to a job */
+static void take_probe(Member *m, const Answer *from)
+{
+    m->probing = false;
+    if (from->alive) {
+        m->heard = g_get_monotonic_time();
+    }
 }
 
 /* False if it comes too late */
@@ -419,10 +597,15 @@ static bool take(Fleet *fleet, Answer *from, FleetAnswer *answer)
 {
     Member *m = &fleet->members[from->host];
     Job *job = from->job;
-    void *tag;
+    g_autofree Owed *owed = NULL;
 
-    if (!g_hash_table_steal_extended(m->owed, GUINT_TO_POINTER(job->id), NULL,
-                                     &tag)) {
+    if (from->probe) {
+        take_probe(m, from);
+    } else {
+        g_hash_table_steal_extended(m->owed, GUINT_TO_POINTER(job->id), NULL,
+                                    (void **)&owed);
+    }
+    if (!owed) {
         answer_free(from);
         return false;
     }
@@ -431,7 +614,7 @@ static bool take(Fleet *fleet, Answer *from, FleetAnswer *answer)
         m->lost = g_error_copy(job->error);
     }
     answer->host = from->host;
-    answer->tag = GPOINTER_TO_UINT(tag);
+    answer->tag = owed->tag;
     answer->job = g_steal_pointer(&job->data);
     answer->error = g_steal_pointer(&job->error);
     answer_free(from);

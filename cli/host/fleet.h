@@ -6,11 +6,14 @@
  *
  *   fleet_post() --> host's queue --> job runs --> fleet_next()
  *                                        |
- *                       no answer in time, or the connection broke: the
- *                       host is lost, and all that it still owes fails
+ *                       no answer in time, not even whether it is there, or
+ *                       the connection broke: the host is lost, and all that
+ *                       it still owes fails
  *
- * libvirt's calls cannot be interrupted. The threads of a lost host are left
- * behind with what they use; what they answer later is dropped.
+ * A host that is there, and takes long for one job, is not lost: the job is
+ * given up, the others go on. libvirt's calls cannot be interrupted. A thread
+ * whose job is given up, and those of a lost host, are left behind with what
+ * they use; what they answer later is dropped.
  *
  * No connection is used by two threads: libvirt's client, where a call fails
  * while another thread's call waits on the same connection, reads that one's
@@ -29,6 +32,9 @@
 #include <libvirt/libvirt.h>
 
 #define FLEET_THREADS   4       /* of a host: answers of QEMUs overlap */
+/* For a job in which a domain is started, stopped or defined: the hook has its
+ * time in it, and libvirt, which waits for a QEMU that does not end */
+#define FLEET_LONG_MS   60000
 
 typedef struct Fleet Fleet;
 
@@ -42,14 +48,16 @@ typedef bool FleetFunc(virConnectPtr conn, void *job, GError **error);
 typedef struct FleetAnswer {
     guint host;
     guint tag;                  /* as posted */
-    void *job;                  /* caller frees it; NULL if it is still used
-                                   by a host that is lost */
+    void *job;                  /* caller frees it; NULL if it is still used,
+                                   or nobody began with it: it was given up,
+                                   or its host is lost */
     GError *error;              /* or NULL; caller frees it */
 } FleetAnswer;
 
 /*
  * @hosts (Host) must live as long. A host that owes something and does not
- * answer anything for @timeout_ms is lost.
+ * answer anything for @timeout_ms is lost; half of that time without an answer,
+ * and it is asked on a new connection whether it is there.
  */
 Fleet *fleet_new(GPtrArray *hosts, int timeout_ms);
 
@@ -59,11 +67,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Fleet, fleet_free)
 
 /*
  * Have @run done for @job on a host, which is Host number @host. Takes @job,
- * which @destroy frees if nobody gets it back. Other threads than the one that
- * made the fleet must not call this or the next.
+ * which @destroy frees if nobody gets it back. It may take @patience_ms, or the
+ * fleet's timeout if that is more. Other threads than the one that made the
+ * fleet must not call this or the next.
  */
 void fleet_post(Fleet *fleet, guint host, guint tag, FleetFunc *run, void *job,
-                GDestroyNotify destroy);
+                GDestroyNotify destroy, int patience_ms);
 
 /*
  * The next answer; waits for it, @wait_ms at most (-1: as long as it takes).

@@ -79,6 +79,9 @@ static void make_rollout(Push *push)
 
         rollout_add(push->rollout, d->found->host,
                     push->now && d->found->running && !is_there(d));
+        if (d->found->mute) {
+            rollout_skip(push->rollout, i, d->found->actual_trouble);
+        }
     }
 }
 
@@ -96,6 +99,7 @@ static DiskJob *make_job(Run *run, guint i, RolloutAction action)
     const RolloutDesktop *r = rollout_desktop(run->push->rollout, i);
     bool back = action == ROLLOUT_RESTORE;
     DiskJob *job = disk_job_new(d->found->uuid, back ? d->before : d->after,
+                                back ? d->after : d->before,
                                 survey_host(run->push->survey,
                                             d->found->host));
 
@@ -104,9 +108,18 @@ static DiskJob *make_job(Run *run, guint i, RolloutAction action)
         job->watch_agent = run->watched[i]->watch_agent;
         job->watch_daemon = run->watched[i]->watch_daemon;
         job->resets = run->watched[i]->resets;
+        job->counted = run->watched[i]->counted;
         job->writes = run->watched[i]->writes;
     }
     return job;
+}
+
+/* One behind vhost-user is switched off and on, one that has ended on */
+static int patience(const PushDesktop *d, RolloutAction action)
+{
+    return action == ROLLOUT_RESTORE ||
+           (action == ROLLOUT_RESET && d->after->run == RUN_VHOST_USER)
+           ? FLEET_LONG_MS : 0;
 }
 
 static void post(Run *run, guint i, RolloutAction action)
@@ -121,7 +134,8 @@ static void post(Run *run, guint i, RolloutAction action)
 
     run->begun[i] = action;
     fleet_post(run->push->survey->fleet, d->found->host, i, funcs[action],
-               make_job(run, i, action), disk_job_free);
+               make_job(run, i, action), disk_job_free,
+               patience(d, action));
 }
 
 static void take(Run *run, FleetAnswer *a)
@@ -133,6 +147,8 @@ static void take(Run *run, FleetAnswer *a)
 
     if (error && fleet_lost(run->push->survey->fleet, a->host)) {
         rollout_lost(r, a->tag, error->message);
+    } else if (error && !job) {
+        rollout_unanswered(r, a->tag, error->message);
     } else if (run->begun[a->tag] == ROLLOUT_LOOK) {
         /* An error is as good as not up: it may be on its way */
         rollout_looked(r, a->tag, now, !error && job->up);
@@ -141,6 +157,9 @@ static void take(Run *run, FleetAnswer *a)
     }
     if (run->begun[a->tag] == ROLLOUT_RESET && !error) {
         run->watched[a->tag] = g_steal_pointer(&job);
+    } else if (run->begun[a->tag] == ROLLOUT_LOOK && !error) {
+        run->watched[a->tag]->counted = job->counted;
+        run->watched[a->tag]->writes = job->writes;
     }
     if (job) {
         disk_job_free(job);
@@ -170,7 +189,8 @@ static void tell(Run *run)
         const RolloutDesktop *r = rollout_desktop(push->rollout, i);
 
         if (r->state != run->told[i] && r->why &&
-            (r->state == ROLLOUT_FAILED || r->state == ROLLOUT_NOT_RESTORED)) {
+            (r->state == ROLLOUT_FAILED || r->state == ROLLOUT_NOT_RESTORED ||
+             r->state == ROLLOUT_UNKNOWN)) {
             fprintf(stderr, "%s on %s: %s: %s\n", d->found->name,
                     survey_host(push->survey, d->found->host)->name,
                     rollout_state_text(r->state), r->why);

@@ -289,6 +289,12 @@ static int fail(const PushOptions *o, const char *catalog, const GError *error)
     return command_fail(o->json && !o->list, error);
 }
 
+static void change_back(CatalogMetadata *to, const CatalogMetadata *from)
+{
+    to->back = from->back;
+    to->back_released = from->back_released;
+}
+
 /* So that follow does not bring what went back every few minutes. A push to
  * pilots says nothing of all. */
 static int note_back(Push *push, const PushOptions *o, const Found *master)
@@ -304,6 +310,7 @@ static int note_back(Push *push, const PushOptions *o, const Found *master)
     }
     job = domain_job_of(master);
     job->metadata = catalog_metadata_text(master->catalog);
+    job->change = change_back;
     if (domain_job_run(push->survey->fleet, master->host,
                        domain_job_set_metadata, job, &error)) {
         return COMMAND_DONE;
@@ -352,6 +359,19 @@ static int carry_out(Survey *s, const PushOptions *o, const char *name)
     return report(&push, o, master);
 }
 
+/* All that a rollback needs is in metadata: it goes back when the store is
+ * gone, too */
+static bool may_do_without(const PushOptions *o, const GError *why)
+{
+    if (o->kind != KIND_ROLLBACK ||
+        g_error_matches(why, G_IO_ERROR, G_IO_ERROR_BUSY)) {
+        return false;
+    }
+    fprintf(stderr, "deskcast: %s; going back all the same, see that nobody "
+            "pushes meanwhile\n", why->message);
+    return true;
+}
+
 /* Desktops are looked at once the lock is held: the last push may have ended
  * just now. */
 static int push_locked(const PushOptions *o, const CatalogMetadata *catalog)
@@ -361,7 +381,10 @@ static int push_locked(const PushOptions *o, const CatalogMetadata *catalog)
     int lock = target_lock(catalog, &error);
     int status;
 
-    s = lock < 0 ? NULL : survey_hosts(&o->hosts, SURVEY_DISKS,
+    if (lock < 0 && may_do_without(o, error)) {
+        g_clear_error(&error);
+    }
+    s = error ? NULL : survey_hosts(&o->hosts, SURVEY_DISKS,
                                        catalog->catalog, &error);
     if (s) {
         survey_print_silent(s);

@@ -90,6 +90,11 @@ static void go(Rollout *r, RolloutDesktop *d, RolloutState state,
     }
 }
 
+void rollout_skip(Rollout *r, guint desktop, const char *why)
+{
+    go(r, get(r, desktop), ROLLOUT_UNKNOWN, why);
+}
+
 static bool is_in_hand(const RolloutDesktop *d)
 {
     return d->busy || (d->state > ROLLOUT_WAITING && d->state < ROLLOUT_DONE);
@@ -116,7 +121,8 @@ static bool must_go_back(const RolloutDesktop *d)
 {
     return d->took && !d->busy &&
            (d->state == ROLLOUT_DONE || d->state == ROLLOUT_FAILED ||
-            d->state == ROLLOUT_RESETTING || d->state == ROLLOUT_COMING_UP);
+            d->state == ROLLOUT_RESETTING || d->state == ROLLOUT_COMING_UP ||
+            (d->state == ROLLOUT_UNKNOWN && d->unanswered));
 }
 
 static void check_limit(Rollout *r)
@@ -190,6 +196,8 @@ static void begin(Rollout *r, RolloutDesktop *d, RolloutAction action)
     d->busy = true;
     if (action == ROLLOUT_ASSIGN) {
         go(r, d, ROLLOUT_ASSIGNING, NULL);
+    } else if (action == ROLLOUT_RESET) {
+        d->was_reset = true;    /* one that fails may leave it switched off */
     } else if (action == ROLLOUT_RESTORE) {
         go(r, d, ROLLOUT_RESTORING, NULL);
     }
@@ -251,7 +259,6 @@ static void assigned(Rollout *r, RolloutDesktop *d)
 
 static void was_reset(Rollout *r, RolloutDesktop *d, gint64 now)
 {
-    d->was_reset = true;
     d->due = now + r->options.come_up;
     d->next_look = now + r->options.look_every;
     go(r, d, ROLLOUT_COMING_UP, NULL);
@@ -298,15 +305,29 @@ static void leave_host(Rollout *r, guint host, const char *why)
     }
 }
 
-void rollout_lost(Rollout *r, guint desktop, const char *why)
+static void not_known(Rollout *r, RolloutDesktop *d, const char *why)
 {
-    RolloutDesktop *d = get(r, desktop);
-
     g_assert(d->busy);
     d->busy = false;
     go(r, d, d->state == ROLLOUT_RESTORING ? ROLLOUT_NOT_RESTORED
                                            : ROLLOUT_UNKNOWN, why);
+}
+
+void rollout_lost(Rollout *r, guint desktop, const char *why)
+{
+    RolloutDesktop *d = get(r, desktop);
+
+    not_known(r, d, why);
     leave_host(r, d->host, why);
+}
+
+void rollout_unanswered(Rollout *r, guint desktop, const char *why)
+{
+    RolloutDesktop *d = get(r, desktop);
+
+    r->failures += d->state != ROLLOUT_RESTORING;
+    d->unanswered = true;
+    not_known(r, d, why);
 }
 
 guint rollout_length(const Rollout *r)

@@ -13,7 +13,9 @@
  * With as many failures as allowed, nothing new is begun, and all that took the
  * version (assigned, reset, done, failed after that) goes back by RESTORE:
  * restored, or not restored. A desktop whose host is lost: left if nothing was
- * begun, else unknown; that is no failure of the version.
+ * begun, else unknown; that is no failure of the version. One that does not
+ * answer, on a host that does, is unknown, too; it counts as a failure, because
+ * a version may be what its QEMU hangs in, and the others' would.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -63,7 +65,8 @@ typedef struct RolloutDesktop {
     RolloutState state;
     bool busy;                  /* an action was begun */
     bool took;                  /* the version was assigned */
-    bool was_reset;
+    bool was_reset;             /* or tried to be */
+    bool unanswered;            /* by a host that is there */
     gint64 due, next_look;
     char *why;                  /* what went wrong, or NULL */
 } RolloutDesktop;
@@ -76,6 +79,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Rollout, rollout_free)
 
 /* In the order in which they take it; before the first rollout_next() */
 void rollout_add(Rollout *r, guint host, bool needs_reset);
+
+/* Before that: @desktop is unknown, and nothing is done to it */
+void rollout_skip(Rollout *r, guint desktop, const char *why);
 
 /* What is to be done now; for all but the last two, with *@desktop */
 RolloutAction rollout_next(Rollout *r, gint64 now, guint *desktop);
@@ -92,6 +98,9 @@ void rollout_looked(Rollout *r, guint desktop, gint64 now, bool up);
  * whose turn has not come are left out.
  */
 void rollout_lost(Rollout *r, guint desktop, const char *why);
+
+/* An action on @desktop was not answered in time, and its host was heard */
+void rollout_unanswered(Rollout *r, guint desktop, const char *why);
 
 /* Begin nothing new; what is begun is brought to its end, nothing goes back */
 void rollout_stop(Rollout *r, const char *why);

@@ -66,6 +66,12 @@ static char *note_text(const Found *f)
 
         g_string_append_printf(s, "no store for %s; ", span);
     }
+    if (a->denied_ms) {
+        g_autofree char *span = units_format_span(a->denied_ms);
+
+        g_string_append_printf(s, "stopped for %s by a block that no store "
+                               "has right; ", span);
+    }
     if (a->has_budget) {
         g_string_append_printf(s, "%u%% local", percent(a->local_bytes,
                                                         a->size));
@@ -111,6 +117,9 @@ static void set_actual(JsonObject *o, const Actual *a)
     }
     if (a->in_outage) {
         json_object_set_int_member(o, "outage-ms", a->outage_ms);
+    }
+    if (a->denied_ms) {
+        json_object_set_int_member(o, "denied-ms", a->denied_ms);
     }
     json_object_set_boolean_member(o, "stops-on-error", !a->unprotected);
 }

@@ -191,7 +191,8 @@ static void ask_hosts(Survey *s, SurveyDepth depth, const char *catalog)
         q->catalog = g_strdup(catalog);
         q->headers = depth == SURVEY_DISKS && host_is_local(survey_host(s, i));
         q->found = g_ptr_array_new_with_free_func(found_free);
-        fleet_post(s->fleet, i, i, inquire, q, inquiry_free);
+        fleet_post(s->fleet, i, i, inquire, q, inquiry_free,
+                   FLEET_LONG_MS);
     }
     while (fleet_next(s->fleet, &answer, -1)) {
         take_inquiry(s, &answer);
@@ -205,6 +206,7 @@ static void take_look(Survey *s, FleetAnswer *a)
 
     if (a->error) {
         f->actual_trouble = g_strdup(a->error->message);
+        f->mute = !job && !fleet_lost(s->fleet, a->host);
         g_clear_error(&a->error);
     } else {
         f->state = job->state;
@@ -226,11 +228,11 @@ static void ask_desktops(Survey *s)
         Found *f = g_ptr_array_index(s->found, i);
 
         if (f->desktop && f->running) {
-            DiskJob *job = disk_job_new(f->uuid, f->desktop,
+            DiskJob *job = disk_job_new(f->uuid, f->desktop, f->desktop,
                                         survey_host(s, f->host));
 
             fleet_post(s->fleet, f->host, i, disk_job_look, job,
-                       disk_job_free);
+                       disk_job_free, 0);
         }
     }
     while (fleet_next(s->fleet, &answer, -1)) {

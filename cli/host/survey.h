@@ -21,6 +21,7 @@ typedef struct Found {
     char *trouble;              /* or this: its metadata cannot be read */
     Actual actual;
     char *actual_trouble;       /* why it is not known, or NULL */
+    bool mute;                  /* its host answers, but its QEMU does not */
 } Found;
 
 typedef struct Survey {

@@ -148,27 +148,41 @@ static void say_who(int fd)
     }
 }
 
+static void tell_no_lock(const char *name, GError **error)
+{
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                "cannot lock the catalog by '%s': %s", name,
+                g_strerror(errno));
+}
+
+static void tell_other(int fd, const CatalogMetadata *catalog, GError **error)
+{
+    char who[256] = "";
+    ssize_t got = pread(fd, who, sizeof(who) - 1, 0);
+
+    g_strdelimit(who, "\n", '\0');
+    g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
+                "another push of the catalog '%s' is going on (%s)",
+                catalog->catalog, got > 0 ? who : "not known whose");
+}
+
 int target_lock(const CatalogMetadata *catalog, GError **error)
 {
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
     g_autofree char *base = g_strdup_printf("push.%s.lock", catalog->catalog);
     g_autofree char *name = g_build_filename(catalog->store, base, NULL);
     int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    char who[256] = "";
 
     if (fd < 0) {
-        g_set_error(error, G_IO_ERROR, g_io_error_from_errno(errno),
-                    "cannot lock the catalog by '%s': %s", name,
-                    g_strerror(errno));
+        tell_no_lock(name, error);
         return -1;
     }
     if (fcntl(fd, F_OFD_SETLK, &lock) < 0) {
-        ssize_t got = pread(fd, who, sizeof(who) - 1, 0);
-
-        g_strdelimit(who, "\n", '\0');
-        g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY,
-                    "another push of the catalog '%s' is going on (%s)",
-                    catalog->catalog, got > 0 ? who : "not known whose");
+        if (errno == EAGAIN || errno == EACCES) {
+            tell_other(fd, catalog, error);
+        } else {
+            tell_no_lock(name, error);
+        }
         close(fd);
         return -1;
     }

@@ -36,7 +36,8 @@ char *target_folder(const char *store, const char *vdisk);
 
 /*
  * Two pushes of a catalog at once would undo each other. A file descriptor,
- * to be closed at the end; -1 with @error, which says who pushes.
+ * to be closed at the end; -1 with @error: G_IO_ERROR_BUSY, which says who
+ * pushes, or another one if the store cannot be locked.
  */
 int target_lock(const CatalogMetadata *catalog, GError **error);
 

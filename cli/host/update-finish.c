@@ -182,6 +182,15 @@ int command_update_finish(int argc, char **argv)
                                 : "is sealed, and in test", error);
 }
 
+static bool destroy_master(Finish *f, GError **error)
+{
+    DomainJob *job = domain_job_of(f->u.master);
+
+    job->patience_ms = FLEET_LONG_MS;
+    return domain_job_run(f->u.survey->fleet, f->u.master->host,
+                          domain_job_destroy, job, error);
+}
+
 static bool stop_master(Finish *f, GError **error)
 {
     bool runs;
@@ -193,9 +202,7 @@ static bool stop_master(Finish *f, GError **error)
         return fail(error, "the master VM runs: shut it down, or give --force "
                     "to switch it off");
     }
-    return !runs || domain_job_run(f->u.survey->fleet, f->u.master->host,
-                                   domain_job_destroy,
-                                   domain_job_of(f->u.master), error);
+    return !runs || destroy_master(f, error);
 }
 
 /* A server has the image open for as long as the manifest says that it has a

@@ -8,15 +8,16 @@
 #include "update.h"
 #include "update-xml.h"
 
+#include "block/pvs/journal-format.h"
 #include "cli/commands.h"
 #include "cli/desktop/create-plan.h"
+#include "cli/desktop/journal-size.h"
 #include "cli/desktop/xml.h"
 #include "cli/units.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
 
 typedef struct Start {
     Update u;
@@ -202,6 +203,7 @@ static bool run_master(Start *s, GError **error)
     }
     free(job->xml);
     job->xml = xml;
+    job->patience_ms = FLEET_LONG_MS + journal_make_ms(s->journal_bytes);
     return domain_job_run(u->survey->fleet, u->master->host,
                           domain_job_run_xml, job, error);
 }
@@ -238,19 +240,76 @@ static bool open_window(Start *s, GError **error)
                           "log of the master's QEMU");
 }
 
+static bool prepare_window(Start *s, GError **error)
+{
+    if (s->u.catalog->model == MODEL_PVS && !s->no_window &&
+        !open_window(s, error)) {
+        g_prefix_error(error, "the master runs on version %" PRIu64 ", but "
+                       "there is no update window ('deskcast update start' "
+                       "tries again): ", s->version);
+        return false;
+    }
+    return true;
+}
+
+/* The master runs: on the version, if a start came that far, perhaps after its
+ * command had given up */
+static bool go_on(Start *s, GError **error)
+{
+    const CatalogMetadata *catalog = s->u.catalog;
+    bool window;
+    int64_t lag;
+
+    if (catalog->model != MODEL_PVS || !catalog->update ||
+        !update_buffer(&s->u, &window, &lag, NULL)) {
+        return fail(error, "the master VM '%s' runs: shut it down first",
+                    s->u.master->name);
+    }
+    s->version = catalog->update;
+    return prepare_window(s, error);
+}
+
+static bool holds(uint64_t journal_bytes, uint64_t reserve)
+{
+    return journal_bytes > JOURNAL_RING_OFFSET &&
+           journal_reserve_max(journal_bytes - JOURNAL_RING_OFFSET) >= reserve;
+}
+
+/* One in which what is to be reserved finds room */
+static bool plan_journal(Start *s, GError **error)
+{
+    uint64_t need = journal_size_for(s->reserve_bytes);
+
+    if (!s->reserve_bytes) {
+        return true;
+    }
+    if (need > JOURNAL_MAX_BYTES) {
+        return fail(error, "no reconnect buffer is large enough for --reserve "
+                    "%s", s->reserve);
+    }
+    if (s->journal && !holds(s->journal_bytes, s->reserve_bytes)) {
+        return fail(error, "a reconnect buffer of %s is too small for "
+                    "--reserve %s: give --journal %" PRIu64 "M, or none",
+                    s->journal, s->reserve, need >> 20);
+    }
+    if (!s->journal) {
+        s->journal_bytes = MAX(JOURNAL_BYTES, need);
+    }
+    return true;
+}
+
 static bool start(Start *s, GError **error)
 {
     Update *u = &s->u;
 
     if (u->master->running) {
-        return fail(error, "the master VM '%s' runs: shut it down first",
-                    u->master->name);
+        return go_on(s, error);
     }
     if (u->catalog->model == MODEL_PVS && !writable_source(s)) {
         return fail(error, "the catalog has no source: give the address of "
                     "its store by --source");
     }
-    if (!begin_version(s, error)) {
+    if (!plan_journal(s, error) || !begin_version(s, error)) {
         return false;
     }
     if (!run_master(s, error)) {
@@ -259,13 +318,7 @@ static bool start(Start *s, GError **error)
                        "'abort' gives up): ", s->version);
         return false;
     }
-    if (u->catalog->model == MODEL_PVS && !s->no_window &&
-        !open_window(s, error)) {
-        g_prefix_error(error, "the master runs on version %" PRIu64 ", but "
-                       "there is no update window: ", s->version);
-        return false;
-    }
-    return true;
+    return prepare_window(s, error);
 }
 
 static bool parse_sizes(Start *s, GError **error)

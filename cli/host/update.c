@@ -48,12 +48,18 @@ bool update_open(Update *u, GError **error)
     return u->manifest;
 }
 
+static void change_update(CatalogMetadata *to, const CatalogMetadata *from)
+{
+    to->update = from->update;
+}
+
 bool update_note(Update *u, uint64_t version, GError **error)
 {
     DomainJob *job = domain_job_of(u->master);
 
     u->catalog->update = version;
     job->metadata = catalog_metadata_text(u->catalog);
+    job->change = change_update;
     return domain_job_run(u->survey->fleet, u->master->host,
                           domain_job_set_metadata, job, error);
 }

@@ -179,6 +179,19 @@ static JsonObject *version_node(const Relay *r, const RelayVersion *v)
     return o;
 }
 
+/* The store's, for relays that read from this one; never one of our own */
+static void add_trace(const Relay *r, Wanted *w, const RelayVersion *v)
+{
+    g_autofree char *export = g_strdup_printf("%s.trace", v->export);
+    g_autofree char *path = relay_path(r, v, "trace");
+    g_autofree char *key = g_strdup_printf("%s:%s", path, v->trace_here);
+
+    if (v->trace_here && !g_strcmp0(v->trace, v->trace_here)) {
+        wanted_node(w, key, file_node(path), NULL);
+        wanted_export(w, export, key, EXPORT_BRIEF);
+    }
+}
+
 static void add_version(const Relay *r, Wanted *w, const RelayVersion *v)
 {
     g_autofree char *key = relay_node_key(v);
@@ -189,6 +202,7 @@ static void add_version(const Relay *r, Wanted *w, const RelayVersion *v)
     wanted_export(w, v->export, key, EXPORT_READ);
     wanted_node(w, path, file_node(path), NULL);
     wanted_export(w, tree, path, EXPORT_READ);
+    add_trace(r, w, v);
 }
 
 /* Who reads relays that feed relays reads manifests, too */
@@ -245,7 +259,9 @@ static char *root_of_file(const char *name)
             return g_strndup(name, ROOT_DIGITS);
         }
     }
-    return NULL;
+    /* Left by whoever was killed while it wrote one */
+    return g_str_has_prefix(name + ROOT_DIGITS, ".trace.")
+        ? g_strndup(name, ROOT_DIGITS) : NULL;
 }
 
 /* Is there a node of it, with a cache if @cache? */
@@ -293,6 +309,13 @@ static bool all_known(const Relay *r)
     return true;
 }
 
+static void forget_trace(const RelayVersion *v)
+{
+    g_autofree char *subject = g_strdup_printf("boot trace of %s", v->export);
+
+    report_forget(subject);
+}
+
 static void forget_gone(Relay *r)
 {
     for (guint i = r->order->len; i-- > 0;) {
@@ -301,6 +324,7 @@ static void forget_gone(Relay *r)
         if (!v->wanted && !has_node(r, v, false) && v->tree != TREE_COMING) {
             report("%s is not served any more", v->export);
             report_forget(v->export);
+            forget_trace(v);
             g_ptr_array_remove_index(r->order, i);
             g_hash_table_remove(r->versions, v->export);
         }

@@ -22,6 +22,8 @@ static JsonObject *version_status(const Relay *r, const RelayVersion *v)
     json_object_set_int_member(o, "size", v->size);
     json_object_set_int_member(o, "data", v->data_bytes);
     json_object_set_string_member(o, "tree", trees[v->tree]);
+    json_object_set_boolean_member(o, "boot-trace", v->trace_here &&
+                                   !g_strcmp0(v->trace, v->trace_here));
     json_object_set_boolean_member(o, "served", board_export_key(
         r->board, v->export) != NULL);
     json_object_set_boolean_member(o, "retired", !v->wanted);

@@ -1,5 +1,5 @@
 /*
- * The versions that a relay knows of: their manifests, and their trees
+ * The versions that a relay knows of, from their manifests
  *
  * Of each vDisk counts the manifest of the first store in the list. As long as
  * that has never answered, the next one's does. What is here is kept in the
@@ -11,22 +11,12 @@
 #include "relay.h"
 #include "report.h"
 #include "service.h"
-#include "tree-fetch.h"
 #include "watch.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 #define NO_STORE        G_MAXUINT
-#define TREE_AGAIN_US   (5 * G_USEC_PER_SEC)
-
-/* Called with a version's tree, or why there is none, in the main loop */
-typedef struct TreeJob {
-    Relay *relay;
-    TreeFetch fetch;
-    uint64_t data_bytes;
-    GError *error;
-} TreeJob;
 
 void relay_version_free(gpointer data)
 {
@@ -35,6 +25,8 @@ void relay_version_free(gpointer data)
     g_free(v->export);
     g_free(v->vdisk);
     g_free(v->root);
+    g_free(v->trace);
+    g_free(v->trace_here);
     g_free(v);
 }
 
@@ -103,6 +95,11 @@ static void add_version(Relay *r, const Manifest *m, const Version *v)
         mine->size = v->size;
         mine->root = g_strdup(root);
         g_hash_table_insert(r->versions, mine->export, mine);
+    }
+    if (g_strcmp0(mine->trace, v->trace)) {
+        g_free(mine->trace);
+        mine->trace = g_strdup(v->trace);
+        mine->trace_again = mine->trace_wait = 0;
     }
     mine->wanted = true;
 }
@@ -281,124 +278,4 @@ void relay_watch(Relay *r)
 {
     watch_begin((Far *const *)r->stores->pdata, r->vdisk_names,
                 r->interval * 1000, found, r);
-}
-
-static void tree_job_free(TreeJob *j)
-{
-    g_free(j->fetch.path);
-    g_free(j->fetch.export);
-    g_free(j->fetch.root);
-    g_free(j->fetch.older);
-    g_ptr_array_unref(j->fetch.stores);
-    g_clear_error(&j->error);
-    g_free(j);
-}
-
-static gboolean tree_done(gpointer opaque)
-{
-    TreeJob *j = opaque;
-    GHashTableIter iter;
-    gpointer value;
-
-    g_hash_table_iter_init(&iter, j->relay->versions);
-    while (g_hash_table_iter_next(&iter, NULL, &value)) {
-        RelayVersion *v = value;
-
-        if (v->tree == TREE_COMING && !strcmp(v->root, j->fetch.root)) {
-            v->tree = j->error ? TREE_MISSING : TREE_HERE;
-            v->tree_again = g_get_monotonic_time() + TREE_AGAIN_US;
-            v->data_bytes = j->data_bytes;
-            report_state(v->export, j->error ? j->error->message : NULL);
-        }
-    }
-    j->relay->changed = true;
-    service_tick_soon();
-    tree_job_free(j);
-    return G_SOURCE_REMOVE;
-}
-
-static void tree_work(gpointer data, gpointer unused)
-{
-    TreeJob *j = data;
-
-    (void)unused;
-    tree_fetch(&j->fetch, &j->data_bytes, &j->error);
-    g_idle_add(tree_done, j);
-}
-
-/* A tree of the same vDisk that is here, of the nearest number */
-static const RelayVersion *nearest(const Relay *r, const RelayVersion *v)
-{
-    const RelayVersion *best = NULL;
-
-    for (guint i = 0; i < r->order->len; i++) {
-        const RelayVersion *o = r->order->pdata[i];
-
-        if (o != v && o->tree == TREE_HERE && !strcmp(o->vdisk, v->vdisk) &&
-            (!best || ABS((int64_t)(o->number - v->number)) <
-                      ABS((int64_t)(best->number - v->number)))) {
-            best = o;
-        }
-    }
-    return best;
-}
-
-/* Those that answered last come first */
-static GPtrArray *stores_in_order(const Relay *r)
-{
-    GPtrArray *stores = g_ptr_array_new();
-
-    for (int up = 1; up >= 0; up--) {
-        for (guint i = 0; r->stores->pdata[i]; i++) {
-            if (r->reachable[i] == (up == 1)) {
-                g_ptr_array_add(stores, r->stores->pdata[i]);
-            }
-        }
-    }
-    return stores;
-}
-
-static TreeJob *tree_job(Relay *r, const RelayVersion *v)
-{
-    const RelayVersion *older = nearest(r, v);
-    TreeJob *j = g_new0(TreeJob, 1);
-
-    j->relay = r;
-    j->fetch.path = relay_path(r, v, "tree");
-    j->fetch.export = g_strdup_printf("%s.tree", v->export);
-    j->fetch.root = g_strdup(v->root);
-    j->fetch.size = v->size;
-    j->fetch.stores = stores_in_order(r);
-    j->fetch.bandwidth = r->bandwidth;
-    if (older) {
-        j->fetch.older = relay_path(r, older, "tree");
-        j->fetch.older_size = older->size;
-    }
-    return j;
-}
-
-/* One at a time: then an older one can be used, and the link is not torn */
-void relay_ask_trees(Relay *r)
-{
-    static GThreadPool *pool;
-
-    if (!pool) {
-        pool = g_thread_pool_new(tree_work, NULL, 1, FALSE, NULL);
-    }
-    for (guint i = 0; i < r->order->len; i++) {
-        if (((RelayVersion *)r->order->pdata[i])->tree == TREE_COMING) {
-            return;
-        }
-    }
-    for (guint i = 0; i < r->order->len; i++) {
-        RelayVersion *v = r->order->pdata[i];
-
-        if (v->wanted && v->tree == TREE_MISSING && v->tree_room &&
-            tree_file_bytes(v->size) <= r->free &&
-            v->tree_again <= g_get_monotonic_time()) {
-            v->tree = TREE_COMING;
-            g_thread_pool_push(pool, tree_job(r, v), NULL);
-            return;
-        }
-    }
 }

@@ -82,7 +82,7 @@ static void tick(void *opaque)
     relay_watch_cap(r);
     relay_rank(r);
     r->changed |= relay_plan(r);
-    relay_ask_trees(r);
+    relay_fetch(r);
     if (r->changed || !r->wanted) {
         g_clear_pointer(&r->wanted, wanted_free);
         r->wanted = relay_wanted(r);

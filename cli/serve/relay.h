@@ -3,7 +3,7 @@
  *
  *   far stores --manifests--> versions --> plan --> board --> storage daemon
  *        |                       ^                              |
- *        +------trees------------+          cache files, hydrated one by one
+ *        +---trees and traces----+          cache files, hydrated one by one
  *
  * A version is known by its export, NAME@N; its files by its root hash. It is
  * served when its tree is here, and goes when its manifest calls it retired and
@@ -34,6 +34,10 @@ typedef struct RelayVersion {
     TreeState tree;
     bool tree_room;             /* there is, or will be soon */
     gint64 tree_again;          /* do not ask before that; monotonic time */
+    char *trace;                /* name of its boot trace at the store, or NULL */
+    char *trace_here;           /* of the one that was fetched */
+    gint64 trace_again;
+    gint64 trace_wait;          /* the longer, the more often it failed; us */
     uint64_t data_bytes;        /* of it that are not zero; once tree is here */
     uint64_t grant;             /* bytes that its cache may take; 0: none */
     bool fits;                  /* that is all it needs, and it is to be filled */
@@ -76,19 +80,22 @@ typedef struct Relay {
     Board *board;
     Wanted *wanted;
     bool changed;               /* wanted is to be made anew */
+    bool fetching;              /* a tree or a trace, in a thread */
     bool ready;
     gint64 started;             /* monotonic time */
     char *job;                  /* root of the version that is hydrated now */
     unsigned jobs;              /* counts them, for their names */
 } Relay;
 
-/* relay-versions.c: manifests and trees */
+/* relay-versions.c: manifests */
 bool relay_load_manifests(Relay *r, GError **error);
 void relay_watch(Relay *r);
 void relay_rank(Relay *r);
-void relay_ask_trees(Relay *r);
 void relay_version_free(gpointer version);
 char *relay_path(const Relay *r, const RelayVersion *v, const char *suffix);
+
+/* relay-fetch.c: trees and boot traces. What is not here is asked for. */
+void relay_fetch(Relay *r);
 
 /* relay-cache.c: room, nodes, files. True if there are others than before. */
 bool relay_plan(Relay *r);

@@ -4,6 +4,7 @@
  *   NAME@N             a sealed version, read-only; or the maintenance version,
  *                      for one writer
  *   NAME@N.tree        the hashes of a sealed version
+ *   NAME@N.trace       its boot trace, if it has one
  *   NAME@N.label       the maintenance version, read-only: who wrote it last
  *   NAME@manifest      its manifest, with line feeds behind it
  *

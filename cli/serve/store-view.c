@@ -253,20 +253,22 @@ static char *add_node(const StoreView *v, Wanted *w, const Manifest *m,
     return key;
 }
 
-static void add_tree(const StoreView *v, Wanted *w, const Manifest *m,
-                     const Version *version, const char *name)
+/* What belongs to a sealed version beside its image, as NAME.@suffix */
+static void add_file(const StoreView *v, Wanted *w, const Manifest *m,
+                     const char *file, const char *name, const char *suffix,
+                     ExportUse use)
 {
-    g_autofree char *path = store_path(v->store, m->vdisk, version->tree);
+    g_autofree char *path = store_path(v->store, m->vdisk, file);
     g_autofree char *stamp = stamp_of(path, true);
     g_autofree char *key = g_strdup_printf("%s:%s", path, stamp ?: "");
-    g_autofree char *export = g_strdup_printf("%s.tree", name);
+    g_autofree char *export = g_strdup_printf("%s.%s", name, suffix);
     JsonObject *o = json_object_new();
 
     json_object_set_string_member(o, "driver", "file");
     json_object_set_string_member(o, "filename", path);
     json_object_set_boolean_member(o, "read-only", TRUE);
     wanted_node(w, key, o, NULL);
-    wanted_export(w, export, key, EXPORT_READ);
+    wanted_export(w, export, key, use);
 }
 
 static void add_version(const StoreView *v, Wanted *w, const Manifest *m,
@@ -281,7 +283,10 @@ static void add_version(const StoreView *v, Wanted *w, const Manifest *m,
     }
     if (version_sealed(version)) {
         wanted_export(w, name, key, EXPORT_READ);
-        add_tree(v, w, m, version, name);
+        add_file(v, w, m, version->tree, name, "tree", EXPORT_READ);
+        if (version->trace) {
+            add_file(v, w, m, version->trace, name, "trace", EXPORT_BRIEF);
+        }
     } else if (version->label) {
         wanted_export(w, name, key, EXPORT_WRITE);
         wanted_export(w, label, key, EXPORT_READ);

@@ -48,5 +48,6 @@ int command_version_revert(int argc, char **argv);
 int command_version_retire(int argc, char **argv);
 int command_version_rm(int argc, char **argv);
 int command_version_merge(int argc, char **argv);
+int command_version_trace(int argc, char **argv);
 
 #endif /* CLI_STORE_COMMAND_UTIL_H */

@@ -184,6 +184,9 @@ static void show_version(const Store *s, const Manifest *m, const Version *v)
     if (v->tree) {
         printf("root hash %s\n", root);
     }
+    if (v->trace) {
+        printf("trace     %s\n", v->trace);
+    }
     if (v->comment) {
         printf("comment   %s\n", v->comment);
     }
@@ -244,6 +247,13 @@ static bool can_remove(const Store *s, const Manifest *m, bool force,
                               "not find it; --force deletes '%s' all the same",
                               m->vdisk);
     }
+    for (guint i = 0; !force && i < m->versions->len; i++) {
+        const Version *v = g_ptr_array_index(m->versions, i);
+
+        if (version_sealed(v) && !version_unread(s, m, v, error)) {
+            return false;
+        }
+    }
     return !writing || version_no_writer(s, m, writing, error);
 }
 
@@ -277,7 +287,7 @@ int command_vdisk_rm(int argc, char **argv)
     const GOptionEntry entries[] = {
         STORE_OPTION(o),
         { "force", 0, 0, G_OPTION_ARG_NONE, &force,
-          "Even if a version is in production", NULL },
+          "Even if a version is in production, or read", NULL },
         JSON_OPTION(o),
         { NULL }
     };

@@ -1,11 +1,12 @@
 /*
- * deskcast version new, seal, promote, revert, retire, rm, merge
+ * deskcast version new, seal, promote, revert, retire, rm, merge, trace
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "cli/store/command-util.h"
 #include "cli/store/describe.h"
+#include "cli/store/trace-file.h"
 #include "cli/store/version-int.h"
 #include "cli/audit.h"
 #include "cli/units.h"
@@ -24,6 +25,8 @@ typedef struct Call {
     Store *store;
     char *vdisk;
     uint64_t number;            /* 0: not given */
+    bool takes_file;            /* as its last argument */
+    const char *file;
     Manifest *manifest;
 } Call;
 
@@ -58,6 +61,12 @@ static int call_parse(Call *c, const char *summary, Number number,
 
     if (!command_parse(summary, entries, &argc, &argv)) {
         return COMMAND_USAGE;
+    }
+    if (c->takes_file && argc < 3) {
+        return usage("give a version, and the name of a file");
+    }
+    if (c->takes_file) {
+        c->file = argv[--argc];
     }
     if (!version_arguments(argc, argv, &c->vdisk, &c->number, &error)) {
         return usage(error->message);
@@ -361,4 +370,44 @@ int command_version_merge(int argc, char **argv)
         return command_error(&c.options, error);
     }
     return call_done(&c, v, "has an image without parents");
+}
+
+/* trace */
+
+static Version *set_trace(Call *c, GError **error)
+{
+    const Version *v = version_find(c->manifest, c->number, error);
+    g_autoptr(GBytes) trace = NULL;
+
+    if (!v) {
+        return NULL;
+    }
+    if (!version_sealed(v)) {
+        version_refuse(error, c->manifest, c->number, "is in maintenance: seal "
+                       "it first");
+        return NULL;
+    }
+    trace = trace_file_read(c->file, v->size, v->root, error);
+    return trace ? store_version_set_trace(c->store, c->manifest, c->number,
+                                           trace, error) : NULL;
+}
+
+int command_version_trace(int argc, char **argv)
+{
+    g_auto(Call) c = { .action = "version trace", .takes_file = true };
+    const GOptionEntry entries[] = {
+        STORE_OPTION(c.options), JSON_OPTION(c.options), { NULL }
+    };
+    g_autoptr(GError) error = NULL;
+    Version *v;
+
+    if (call_parse(&c, "NAME VERSION FILE - give a version the boot trace that "
+                   "a relay recorded", NUMBER_MUST, entries, argc, argv) !=
+        COMMAND_DONE) {
+        return COMMAND_USAGE;
+    }
+    if (!call_open(&c, &error) || !(v = set_trace(&c, &error))) {
+        return command_error(&c.options, error);
+    }
+    return call_done(&c, v, "has a boot trace");
 }

@@ -24,5 +24,7 @@ const Command store_commands[] = {
       command_version_rm },
     { "version", "merge", "give a version an image without parents",
       command_version_merge },
+    { "version", "trace", "give a version a boot trace, for new hosts",
+      command_version_trace },
     {}
 };

@@ -45,6 +45,9 @@ JsonObject *describe_version(const Manifest *m, const Version *v, int64_t now)
         json_object_set_string_member(o, "tree", v->tree);
         json_object_set_string_member(o, "root", root);
     }
+    if (v->trace) {
+        json_object_set_string_member(o, "trace", v->trace);
+    }
     set_time(o, "created", v->created);
     set_time(o, "sealed", v->sealed);
     set_time(o, "released", v->released);

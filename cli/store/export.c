@@ -101,12 +101,20 @@ static bool convert(const Store *s, const Manifest *m, const Version *v,
     return ok;
 }
 
+/* Not all file systems know it: NFS does not. They know two names of a file. */
+static bool rename_no_replace(const char *temp, const char *file)
+{
+    if (renameat2(AT_FDCWD, temp, AT_FDCWD, file, RENAME_NOREPLACE) == 0) {
+        return true;
+    }
+    return errno == EINVAL && link(temp, file) == 0 &&
+           (g_unlink(temp) == 0 || errno == ENOENT);
+}
+
 static bool give_name(const char *temp, const char *file, bool force,
                       GError **error)
 {
-    unsigned flags = force ? 0 : RENAME_NOREPLACE;
-
-    return renameat2(AT_FDCWD, temp, AT_FDCWD, file, flags) == 0 ||
+    return (force ? rename(temp, file) == 0 : rename_no_replace(temp, file)) ||
            errno_error(error, "make", file);
 }
 

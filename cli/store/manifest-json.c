@@ -102,8 +102,8 @@ static bool decode_version(JsonObject *o, Version *v, GError **error)
 {
     static const char *const names[] = {
         "version", "access", "parent", "size", "label", "image", "format",
-        "tree", "root", "created", "sealed", "released", "failed", "comment",
-        NULL
+        "tree", "root", "trace", "created", "sealed", "released", "failed",
+        "comment", NULL
     };
     const uint64_t max = JSON_STRICT_MAX_NUMBER;
 
@@ -117,6 +117,7 @@ static bool decode_version(JsonObject *o, Version *v, GError **error)
            get_text(o, "format", &v->format, error) &&
            may_text(o, "tree", &v->tree, error) &&
            may_root(o, v->root, error) &&
+           may_text(o, "trace", &v->trace, error) &&
            get_time(o, "created", &v->created, error) &&
            may_time(o, "sealed", &v->sealed, error) &&
            may_time(o, "released", &v->released, error) &&
@@ -253,6 +254,9 @@ static JsonObject *encode_version(const Version *v)
 
         json_object_set_string_member(o, "tree", v->tree);
         json_object_set_string_member(o, "root", root);
+    }
+    if (v->trace) {
+        json_object_set_string_member(o, "trace", v->trace);
     }
     json_object_set_string_member(o, "created", created);
     set_time(o, "sealed", v->sealed);

@@ -82,6 +82,7 @@ void version_free(Version *v)
         g_free(v->image);
         g_free(v->format);
         g_free(v->tree);
+        g_free(v->trace);
         g_free(v->comment);
         g_free(v);
     }
@@ -253,8 +254,9 @@ static bool tree_valid(const Version *v, GError **error)
     bool root = vdisk_root_is_set(v->root);
 
     if (!version_sealed(v)) {
-        return (!v->tree && !root) ||
-               wrong(error, "it is in maintenance, and has a tree or a root");
+        return (!v->tree && !v->trace && !root) ||
+               wrong(error, "it is in maintenance, and has a tree, a boot "
+                     "trace or a root");
     }
     if (v->label) {
         return wrong(error, "it is sealed, and has a label");
@@ -262,7 +264,8 @@ static bool tree_valid(const Version *v, GError **error)
     if (!root) {
         return wrong(error, "it is sealed, and has no 'root'");
     }
-    return manifest_file_name_valid("tree", v->tree, error);
+    return manifest_file_name_valid("tree", v->tree, error) &&
+           (!v->trace || manifest_file_name_valid("trace", v->trace, error));
 }
 
 static bool parent_valid(const Manifest *m, const Version *v, GError **error)
@@ -331,7 +334,7 @@ static bool take_name(GHashTable *names, const char *name, GError **error)
            wrong(error, "the file '%s' stands twice", name);
 }
 
-/* One file is one version's image or tree, or unused */
+/* One file is one version's image, tree or boot trace, or unused */
 static bool names_valid(const Manifest *m, GError **error)
 {
     g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
@@ -350,7 +353,8 @@ static bool names_valid(const Manifest *m, GError **error)
     }
     for (guint i = 0; i < m->versions->len; i++) {
         if (!take_name(names, nth(m, i)->image, error) ||
-            !take_name(names, nth(m, i)->tree, error)) {
+            !take_name(names, nth(m, i)->tree, error) ||
+            !take_name(names, nth(m, i)->trace, error)) {
             return false;
         }
     }

@@ -47,6 +47,7 @@ typedef struct Version {
     char *image;                /* file in the vDisk's folder, or RBD image */
     char *format;               /* "raw" or "qcow2" */
     char *tree;                 /* file of the verity tree; NULL unless sealed */
+    char *trace;                /* file of a boot trace, or NULL */
     uint8_t root[VERITY_HASH_BYTES];    /* its root hash; zero unless sealed */
     int64_t created;            /* seconds since 1970, UTC */
     int64_t sealed;             /* 0: not yet */

@@ -5,6 +5,7 @@
  */
 
 #include "origin.h"
+#include "trace-file.h"
 #include "block/vdisk/header.h"
 
 #include <libnbd.h>
@@ -196,4 +197,20 @@ Content *origin_tree(Origin *o, const Manifest *m, const Version *v,
     return checked(node ? content_open(node, error)
                         : content_connect(&o->server, export, error),
                    VERITY_BLOCK, error);
+}
+
+GBytes *origin_trace(Origin *o, const Manifest *m, const Version *v,
+                     GError **error)
+{
+    g_autofree char *export = g_strdup_printf("%s@%" PRIu64 ".trace", m->vdisk,
+                                              v->number);
+    g_autoptr(Content) c = NULL;
+
+    if (o->store) {
+        g_autofree char *path = store_path(o->store, m->vdisk, v->trace);
+
+        return trace_file_read(path, v->size, v->root, error);
+    }
+    c = content_connect(&o->server, export, error);
+    return c ? trace_file_fetch(c, v->size, v->root, error) : NULL;
 }

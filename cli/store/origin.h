@@ -51,6 +51,10 @@ Content *origin_version(Origin *o, const Manifest *m, const Version *v,
 Content *origin_tree(Origin *o, const Manifest *m, const Version *v,
                      GError **error);
 
+/* Its boot trace, if it has one; to be freed by g_bytes_unref() */
+GBytes *origin_trace(Origin *o, const Manifest *m, const Version *v,
+                     GError **error);
+
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Origin, origin_free)
 
 #endif /* CLI_STORE_ORIGIN_H */

@@ -40,6 +40,8 @@ static void add_result(JsonBuilder *b, const char *vdisk, const Replication *r,
     json_builder_add_int_value(b, r->versions);
     json_builder_set_member_name(b, "changes");
     json_builder_add_int_value(b, r->changes);
+    json_builder_set_member_name(b, "traces");
+    json_builder_add_int_value(b, r->traces);
     json_builder_set_member_name(b, "bytes");
     json_builder_add_int_value(b, r->bytes);
     json_builder_set_member_name(b, "moved");
@@ -78,9 +80,9 @@ static bool replicate(const Options *o, Origin *origin, const char *vdisk,
     bool ok = store_replicate(folder, origin, vdisk, o->as_test, b != NULL, &r,
                               &error);
 
-    if (r.versions || r.changes) {
+    if (r.versions || r.changes || r.traces) {
         audit("store replicate", vdisk, 0, "%u versions, %u changes, from %s",
-              r.versions, r.changes, o->from);
+              r.versions, r.changes + r.traces, o->from);
     }
     if (b) {
         add_result(b, vdisk, &r, error);

@@ -260,6 +260,7 @@ bool store_replicate(const char *folder, Origin *o, const char *vdisk,
             return false;
         }
     }
+    replicate_traces(folder, o, there, result);
     return as_test || !needs_follow(here, there) ||
            follow(folder, there, result, error);
 }

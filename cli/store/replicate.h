@@ -12,6 +12,7 @@
 typedef struct Replication {
     unsigned versions;          /* that were brought */
     unsigned changes;           /* of access, of others */
+    unsigned traces;            /* boot traces that were brought */
     uint64_t bytes;             /* of these versions */
     uint64_t moved;             /* bytes that were read from the origin */
     uint64_t kept;              /* that an earlier try had read */
@@ -22,8 +23,8 @@ typedef struct Replication {
  * into the store in @folder. Each is checked against its root hash, read back
  * from the medium, before the manifest names it. With @as_test they are in
  * test; otherwise these and those that are here already take over the access
- * and release date they have there. What was done, also before an error, is
- * added to *@result. False with @error.
+ * and release date they have there. Boot traces are taken over. What was done,
+ * also before an error, is added to *@result. False with @error.
  */
 bool store_replicate(const char *folder, Origin *o, const char *vdisk,
                      bool as_test, bool quiet, Replication *result,

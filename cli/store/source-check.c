@@ -6,6 +6,7 @@
 
 #include "source-check.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #define VHD_MAX_ENTRIES     (1 << 21)
@@ -200,15 +201,33 @@ static char *vdi_refused(const uint8_t *p, size_t bytes, uint64_t file_bytes)
     return end > file_bytes ? source_cut_off(end, file_bytes) : NULL;
 }
 
-/* A file beside the descriptor, whose name means nothing more to QEMU */
+/*
+ * A file beside the descriptor, whose name means nothing more to QEMU, and is
+ * all of what QEMU takes for it: that ends at a carriage return, and after 511
+ * bytes.
+ */
 static bool name_inside(const char *name, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i++) {
-        if (strchr("/\\:", name[i])) {
+        if (strchr("/\\:", name[i]) || (unsigned char)name[i] < 0x20) {
             return false;
         }
     }
-    return bytes > 0 && name[0] != '.';
+    return bytes > 0 && bytes <= NAME_MAX && name[0] != '.';
+}
+
+/*
+ * QEMU begins anew in each line: behind a quote that is left open in one, it
+ * takes for a name what would be between two of them here.
+ */
+static bool quotes_end(const char *text)
+{
+    bool open = false;
+
+    for (; *text && !(open && *text == '\n'); text++) {
+        open ^= *text == '"';
+    }
+    return !open;
 }
 
 /*
@@ -241,6 +260,10 @@ static char *descriptor_refused(const char *text)
 
     if (parent && g_ascii_strncasecmp(parent + 10, "ffffffff", 8) != 0) {
         return depends("is a snapshot of a parent");
+    }
+    if (!quotes_end(text)) {
+        return g_strdup("its descriptor is damaged: a quote in it does not end "
+                        "in its line");
     }
     for (const char *p = text; (name = next_quoted(p, &end)); ) {
         if (!name_inside(name, end - name)) {

@@ -15,15 +15,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool errno_error(GError **error, const char *what, const char *path)
-{
-    int saved = errno;
-
-    g_set_error(error, G_IO_ERROR, g_io_error_from_errno(saved),
-                "cannot %s %s: %s", what, path, g_strerror(saved));
-    return false;
-}
-
 static bool lock_file(int fd, const char *path, GError **error)
 {
     struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
@@ -42,7 +33,7 @@ static int open_file(const char *path, GError **error)
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
 
     if (fd < 0) {
-        errno_error(error, "make", path);
+        durable_errno(error, "make", path);
     }
     return fd;
 }
@@ -60,7 +51,7 @@ Staging *staging_open(const Store *s, const Manifest *m, const Version *v,
     st->data_path = g_strdup_printf("%s/%s.%" PRIu64 ".raw", folder, m->vdisk,
                                     v->number);
     if (g_mkdir(folder, 0755) < 0 && errno != EEXIST) {
-        errno_error(error, "make", folder);
+        durable_errno(error, "make", folder);
         return NULL;
     }
     st->tree_fd = open_file(st->tree_path, error);
@@ -72,7 +63,7 @@ Staging *staging_open(const Store *s, const Manifest *m, const Version *v,
         return NULL;
     }
     if (ftruncate(st->data_fd, v->size) < 0) {
-        errno_error(error, "make", st->data_path);
+        durable_errno(error, "make", st->data_path);
         return NULL;
     }
     return g_steal_pointer(&st);
@@ -186,7 +177,7 @@ static bool want_block(Want *w, uint64_t offset, GError **error)
         return !has_data(w, offset) || is_kept(w, offset) ||
                pwrite(w->st->data_fd, zeros, sizeof(zeros), offset) ==
                sizeof(zeros) ||
-               errno_error(error, "write", w->st->data_path);
+               durable_errno(error, "write", w->st->data_path);
     }
     if (is_kept(w, offset)) {
         w->st->kept += VERITY_BLOCK;
@@ -236,7 +227,7 @@ static bool take(void *opaque, unsigned thread, uint64_t offset,
         }
     }
     return durable_pwrite(a->st->data_fd, data, bytes, offset) ||
-           errno_error(error, "write", a->st->data_path);
+           durable_errno(error, "write", a->st->data_path);
 }
 
 bool staging_fetch_data(Staging *st, Origin *o, const Manifest *m,
@@ -269,5 +260,5 @@ bool staging_fetch_data(Staging *st, Origin *o, const Manifest *m,
     st->moved += want.bytes;
     progress_done(progress);
     return fdatasync(st->data_fd) == 0 ||
-           errno_error(error, "make durable", st->data_path);
+           durable_errno(error, "make durable", st->data_path);
 }

@@ -75,6 +75,9 @@ int store_vdisk_folder(const Store *s, const char *vdisk, GError **error);
 bool store_settle_version(Store *s, const Manifest *m, const Version *v,
                           GError **error);
 
+/* Has nobody changed it since, although we have the lock? NFS may lose that. */
+bool store_is_current(const Store *s, const Manifest *m);
+
 /* store-tidy.c: remove what was made for nothing; errors are passed over */
 void store_tidy(Store *s);
 

@@ -48,7 +48,10 @@ char *store_lock_holder(const Store *s)
     return who;
 }
 
-/* Only for people: a lock that cannot be written to still locks */
+/*
+ * Only for people: a lock that cannot be written to still locks. On NFS the text
+ * stays with this host until it is made durable, and nobody else could read it.
+ */
 static void write_holder(int fd)
 {
     g_autofree char *user = audit_user();
@@ -56,8 +59,9 @@ static void write_holder(int fd)
         "process %d on %s, user %s: %s\n", getpid(), g_get_host_name(), user,
         g_get_prgname() ? g_get_prgname() : "deskcast");
 
-    if (ftruncate(fd, 0) == 0) {
-        (void)!pwrite(fd, who, MIN(strlen(who), WHO_BYTES), 0);
+    if (ftruncate(fd, 0) == 0 &&
+        pwrite(fd, who, MIN(strlen(who), WHO_BYTES), 0) > 0) {
+        fdatasync(fd);
     }
 }
 

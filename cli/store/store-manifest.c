@@ -62,6 +62,31 @@ static bool check_images(const Store *s, const Manifest *m, GError **error)
     return true;
 }
 
+/*
+ * On NFS, a client that replaces a file which a process of its own has open gives
+ * that another name first. From then on, and for good if the client dies there,
+ * the new manifest has only the name that it was made under: it is complete.
+ */
+static char *read_text(int folder, gsize *length, GError **error)
+{
+    static const char *const names[] = { MANIFEST, ".new-" MANIFEST, MANIFEST };
+    g_autoptr(GError) local = NULL;
+    char *text = NULL;
+
+    for (size_t i = 0; !text && i < G_N_ELEMENTS(names); i++) {
+        if (local && !g_error_matches(local, G_IO_ERROR, G_IO_ERROR_NOT_FOUND)) {
+            break;
+        }
+        g_clear_error(&local);
+        text = durable_read(folder, names[i], MANIFEST_MAX_BYTES, length,
+                            &local);
+    }
+    if (!text) {
+        g_propagate_error(error, g_steal_pointer(&local));
+    }
+    return text;
+}
+
 /* @name is that of a folder in vdisks/ */
 static Manifest *read_manifest(const Store *s, int folder, GError **error)
 {
@@ -69,7 +94,7 @@ static Manifest *read_manifest(const Store *s, int folder, GError **error)
     g_autofree char *text = NULL;
     gsize length;
 
-    text = durable_read(folder, MANIFEST, MANIFEST_MAX_BYTES, &length, error);
+    text = read_text(folder, &length, error);
     m = text ? manifest_decode(text, length, error) : NULL;
     return m && check_images(s, m, error) ? g_steal_pointer(&m) : NULL;
 }
@@ -171,14 +196,52 @@ static bool write_manifest(Store *s, const Manifest *m, GError **error)
     return ok;
 }
 
+/*
+ * The lock keeps others out, unless its file system forgot it: NFS does when its
+ * client was away for longer than its lease. Then somebody else had it since.
+ */
+static bool check_revision(const Store *s, const Manifest *m, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    g_autoptr(Manifest) now = store_manifest(s, m->vdisk, &local);
+
+    if (!now && !g_error_matches(local, G_IO_ERROR, G_IO_ERROR_NOT_FOUND)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+    if ((now ? now->revision : 0) != m->revision) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "somebody else has "
+                    "changed vDisk '%s' meanwhile: the lock of the store was "
+                    "lost; give the command again", m->vdisk);
+        return false;
+    }
+    return true;
+}
+
+bool store_is_current(const Store *s, const Manifest *m)
+{
+    return check_revision(s, m, NULL);
+}
+
+/* It could not be made durable; but it may be there, for who backs out */
+static bool is_there(const Store *s, const Manifest *m)
+{
+    g_autoptr(Manifest) now = store_manifest(s, m->vdisk, NULL);
+
+    return now && now->revision == m->revision;
+}
+
 bool store_set_manifest(Store *s, Manifest *m, GError **error)
 {
     g_assert(s->lock >= 0);
+    if (!check_revision(s, m, error)) {
+        return false;
+    }
     m->revision++;
     /* What cannot be read again must not get there */
     if (!manifest_valid(m, error) || !check_images(s, m, error) ||
         !write_manifest(s, m, error)) {
-        m->revision--;
+        m->revision -= !is_there(s, m);
         g_prefix_error(error, "the manifest of '%s': ", m->vdisk);
         return false;
     }

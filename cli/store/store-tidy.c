@@ -16,12 +16,16 @@
 
 #define MANIFEST    "manifest.json"
 
-/* A tree is a file wherever images are */
+/* Trees and boot traces are files wherever images are */
+static bool is_image(const char *name)
+{
+    return !g_str_has_suffix(name, ".tree") && !g_str_has_suffix(name, ".trace");
+}
+
 static bool remove_file(const Store *s, const char *vdisk, const char *name,
                         GError **error)
 {
-    const ImageOps *ops = g_str_has_suffix(name, ".tree") ? &store_files
-                                                          : s->images;
+    const ImageOps *ops = is_image(name) ? s->images : &store_files;
 
     return ops->remove(s, vdisk, name, error);
 }
@@ -76,8 +80,7 @@ static bool remove_images(const Store *s, int folder, GError **error)
     for (guint i = 0; m && i < m->unused->len; i++) {
         const char *name = g_ptr_array_index(m->unused, i);
 
-        if (!g_str_has_suffix(name, ".tree") &&
-            !s->images->remove(s, m->vdisk, name, error)) {
+        if (is_image(name) && !s->images->remove(s, m->vdisk, name, error)) {
             return false;
         }
     }
@@ -141,6 +144,34 @@ static bool tidy_file(void *opaque, const char *name, GError **error)
 }
 
 /*
+ * A file that was being replaced on NFS when its host died may have no name but
+ * that of the new one: see read_text(). An image that is complete is read-only.
+ */
+static void finish_replacing(int folder, const char *name, bool image)
+{
+    g_autofree char *new = g_strconcat(".new-", name, NULL);
+    struct stat st;
+
+    if (fstatat(folder, name, &st, AT_SYMLINK_NOFOLLOW) < 0 &&
+        errno == ENOENT &&
+        fstatat(folder, new, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        !(image && st.st_mode & 0222) &&
+        renameat(folder, new, folder, name) == 0) {
+        durable_sync_folder(folder, name, NULL);
+    }
+}
+
+static void finish_all_replacing(const Manifest *m, int folder)
+{
+    finish_replacing(folder, MANIFEST, false);
+    for (guint i = 0; i < m->versions->len; i++) {
+        const Version *v = g_ptr_array_index(m->versions, i);
+
+        finish_replacing(folder, v->image, true);
+    }
+}
+
+/*
  * Sealing that was cut short: the image may be read-only already, and its
  * label not cut off yet, which its private desktop needs to go on.
  */
@@ -179,6 +210,7 @@ static void tidy_vdisk(Store *s, const char *vdisk)
     }
     folder = store_vdisk_folder(s, vdisk, NULL);
     if (folder >= 0) {
+        finish_all_replacing(m, folder);
         durable_list(folder, tidy_file, &folder, NULL);
         tidy_writing(s, m, folder);
         close(folder);

@@ -68,8 +68,9 @@ char **store_vdisks(const Store *s, GError **error);
 Manifest *store_manifest(const Store *s, const char *vdisk, GError **error);
 
 /*
- * Replace it durably; @m's revision goes up. Makes the vDisk if it is not
- * there. Files whose names are in @m's unused are not touched.
+ * Replace it durably; @m's revision goes up. G_IO_ERROR_BUSY if that is not the
+ * one which is there. Makes the vDisk if it is not there. Files whose names are
+ * in @m's unused are not touched.
  */
 bool store_set_manifest(Store *s, Manifest *m, GError **error);
 

@@ -23,4 +23,8 @@ Version *version_find(const Manifest *m, uint64_t number, GError **error);
 bool version_no_writer(const Store *s, const Manifest *m, const Version *v,
                        GError **error);
 
+/* Nobody has it open at all */
+bool version_unread(const Store *s, const Manifest *m, const Version *v,
+                    GError **error);
+
 #endif /* CLI_STORE_VERSION_INT_H */

@@ -149,8 +149,9 @@ static bool make_tree(const Store *s, const Manifest *m, Version *v, bool quiet,
                                             v->number);
     g_autoptr(Progress) progress = progress_new(what, v->size, true, quiet);
     g_autoptr(Content) c = open_content(s, m, v, error);
-    int fd = c ? open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC |
-                      O_NOFOLLOW, 0644) : -1;
+    /* It gets its length at the end: somebody else may have made it meanwhile */
+    int fd = c ? open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644)
+               : -1;
     bool ok;
 
     if (!c) {
@@ -195,6 +196,10 @@ static void back_out(Store *s, Manifest *m, Version *v)
     g_autofree char *tree = g_strdup_printf("%" PRIu64 ".tree", v->number);
     bool label;
 
+    /* By somebody else, maybe, while our lock was lost: all of it is his then */
+    if (!store_is_current(s, m)) {
+        return;
+    }
     g_clear_pointer(&v->tree, g_free);
     memset(v->root, 0, sizeof(v->root));
     v->access = ACCESS_MAINTENANCE;

@@ -328,8 +328,8 @@ bool store_version_set_failed(Store *s, Manifest *m, uint64_t number,
 /* Delete */
 
 /* Deleted, it would be there for who has it open, and not at their next start */
-static bool check_unread(const Store *s, const Manifest *m, const Version *v,
-                         GError **error)
+bool version_unread(const Store *s, const Manifest *m, const Version *v,
+                    GError **error)
 {
     g_autofree char *path = store_path(s, m->vdisk, v->image);
 
@@ -356,7 +356,7 @@ static bool can_remove(Store *s, const Manifest *m, const Version *v,
                                   nth(m, i)->number);
         }
     }
-    return version_sealed(v) ? check_unread(s, m, v, error)
+    return version_sealed(v) ? version_unread(s, m, v, error)
                              : version_no_writer(s, m, v, error);
 }
 
@@ -377,9 +377,11 @@ bool store_version_remove(Store *s, Manifest *m, uint64_t number,
     v = g_ptr_array_steal_index(m->versions, at);
     manifest_set_unused(m, v->image, true);
     manifest_set_unused(m, v->tree, true);
+    manifest_set_unused(m, v->trace, true);
     if (!store_set_manifest(s, m, error)) {
         manifest_set_unused(m, v->image, false);
         manifest_set_unused(m, v->tree, false);
+        manifest_set_unused(m, v->trace, false);
         manifest_add(m, v);
         return false;
     }

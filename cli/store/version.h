@@ -62,6 +62,13 @@ bool store_version_remove(Store *s, Manifest *m, uint64_t number,
 Version *store_version_merge(Store *s, Manifest *m, uint64_t number, bool quiet,
                              GError **error);
 
+/*
+ * Give version @number, which is sealed, the boot trace @trace of trace-file.h,
+ * in place of the one it has
+ */
+Version *store_version_set_trace(Store *s, Manifest *m, uint64_t number,
+                                 GBytes *trace, GError **error);
+
 /* Note that its content is, or is not any more, other than what was sealed */
 bool store_version_set_failed(Store *s, Manifest *m, uint64_t number,
                               bool failed, GError **error);

@@ -7,6 +7,7 @@
 #include "host-json.h"
 
 #include "cli/json-member.h"
+#include "cli/json-read.h"
 
 #include <gio/gio.h>
 #include <string.h>
@@ -185,20 +186,17 @@ static HostSample *read_host(JsonObject *o, double time)
 HostSample *host_sample_from_json(const char *text, gsize length,
                                   GError **error)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
-    JsonNode *root;
+    g_autoptr(JsonObject) o = json_read_object(text, length, error);
     double time;
 
-    if (!json_parser_load_from_data(parser, text, length, error)) {
+    if (!o) {
         return NULL;
     }
-    root = json_parser_get_root(parser);
-    if (!root || !JSON_NODE_HOLDS_OBJECT(root) ||
-        !get_number(json_node_get_object(root), "time", &time) ||
-        time < 0 || time > UINT32_MAX * 2.0) {
+    if (!get_number(o, "time", &time) || time < 0 ||
+        time > UINT32_MAX * 2.0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
                     "no sample of 'deskcast report --record'");
         return NULL;
     }
-    return read_host(json_node_get_object(root), time);
+    return read_host(o, time);
 }

@@ -8,6 +8,7 @@
 
 #include "cli/host/actual.h"
 #include "cli/json-member.h"
+#include "cli/json-read.h"
 
 #include <string.h>
 
@@ -160,16 +161,9 @@ static void take_all(RelaySample *r, JsonArray *list, guint most,
 
 RelaySample *relay_sample_parse(const char *json, gsize length)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
-    JsonObject *o = NULL;
+    g_autoptr(JsonObject) o = json_read_object(json, length, NULL);
     RelaySample *r;
-    JsonNode *root;
 
-    if (json_parser_load_from_data(parser, json, length, NULL)) {
-        root = json_parser_get_root(parser);
-        o = root && JSON_NODE_HOLDS_OBJECT(root) ? json_node_get_object(root)
-                                                 : NULL;
-    }
     if (!o) {
         return NULL;
     }

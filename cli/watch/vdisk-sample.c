@@ -48,6 +48,7 @@ static const Member members[VDISK_VALUES] = {
     [VALUE_BOOT_LOCAL] = { "budget", "boot-local-bytes", PVS,
                            .of_version = true },
     [VALUE_OUTAGE] = { NULL, "outage-ms", .unit = 0.001, PVS, .zero = true },
+    [VALUE_DENIED] = { NULL, "denied-ms", .unit = 0.001, PVS, .zero = true },
     [VALUE_STOPS] = { NULL, "stops-on-error", KIND_FLAG, PVS },
     [VALUE_CORRUPT] = { NULL, "corrupt", PVS },
     [VALUE_FENCED] = { NULL, "fenced", KIND_FLAG, PVS },
@@ -100,6 +101,8 @@ const Metric vdisk_metrics[VDISK_VALUES] = {
         "What of the boot trace can be read with no store up."),
     [VALUE_OUTAGE] = GAUGE("outage_seconds",
         "How long no store has been up; 0 if one is."),
+    [VALUE_DENIED] = GAUGE("denied_seconds",
+        "How long it is stopped for a block that no store has right; 0: not."),
     [VALUE_STOPS] = GAUGE("stops_on_error",
         "Whether the device stops the guest on errors, which hides outages."),
     [VALUE_CORRUPT] = COUNTER("corrupt_answers",
@@ -208,9 +211,10 @@ static void read_values(VdiskSample *s, JsonObject *disk, JsonObject *pvs)
     }
 }
 
+/* With room for "#64" behind it */
 static char *bounded(const char *text)
 {
-    return text ? g_strndup(text, METRIC_LABEL_MAX) : NULL;
+    return text ? g_strndup(text, METRIC_LABEL_MAX - 4) : NULL;
 }
 
 /*
@@ -232,25 +236,32 @@ static char *place_of(const char *name)
     return bounded(place);
 }
 
-/* Two exports of one server are two stores */
-static void make_distinct(const GPtrArray *stores, StoreSample *store)
+static bool is_taken(const GPtrArray *stores, bool tree, const char *name)
 {
-    unsigned same = 1;
-
     for (guint i = 0; i < stores->len; i++) {
         const StoreSample *other = g_ptr_array_index(stores, i);
-        const char *rest = other->tree == store->tree &&
-                           g_str_has_prefix(other->name, store->name)
-                           ? other->name + strlen(store->name) : NULL;
 
-        same += rest && (!*rest || *rest == '#');
+        if (other->tree == tree && g_str_equal(other->name, name)) {
+            return true;
+        }
     }
-    if (same > 1) {
-        char *name = g_strdup_printf("%s#%u", store->name, same);
+    return false;
+}
 
-        g_free(store->name);
-        store->name = name;
+/*
+ * Two exports of one server are two stores. Whatever their names are: a metric
+ * must not be there twice.
+ */
+static void make_distinct(const GPtrArray *stores, StoreSample *store)
+{
+    char *name = g_strdup(store->name);
+
+    for (unsigned n = 2; is_taken(stores, store->tree, name); n++) {
+        g_free(name);
+        name = g_strdup_printf("%s#%u", store->name, n);
     }
+    g_free(store->name);
+    store->name = name;
 }
 
 static void store_free(void *data)

@@ -27,6 +27,7 @@ typedef enum VdiskValue {
     VALUE_CACHE_HIT, VALUE_CACHE_MISS, VALUE_CACHE_FILLED,
     VALUE_LOCAL, VALUE_BOOT, VALUE_BOOT_LOCAL,
     VALUE_OUTAGE,               /* 0: none */
+    VALUE_DENIED,               /* 0: it is not */
     VALUE_STOPS,
     VALUE_CORRUPT,
     VALUE_FENCED,
