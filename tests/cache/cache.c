@@ -39,6 +39,7 @@ int main(int argc, char **argv)
     rng.state = seed;
     place_init(&p, option_text(argv, "--dir"), option_text(argv, "--shm"));
     test_open(&p, &rng);
+    test_hydrate(&p);
     test_kill_in_sync(&p);
     test_rivals(&p, 4 + rounds / 6);
     test_kill(&p, &rng, rounds);

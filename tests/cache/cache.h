@@ -84,6 +84,9 @@ void test_kill_in_sync(Place *p);
 void test_threads(Place *p, Rng *rng, unsigned seconds);
 void test_speed(Place *p, unsigned rounds);
 
+/* hydrate.c */
+void test_hydrate(Place *p);
+
 /* open.c */
 void test_open(Place *p, Rng *rng);
 

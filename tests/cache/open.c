@@ -95,6 +95,42 @@ static void test_restart(Place *p)
            before.data, p->verified);
 }
 
+/* As an owner leaves it that is killed between two words of the map */
+static void forget_granule(Place *p, uint64_t g)
+{
+    off_t at = LIVE_MAP_HEADER_BYTES + g / 32 * sizeof(uint64_t);
+    int fd = open(p->map, O_RDWR);
+    uint64_t word;
+
+    g_assert(pread(fd, &word, sizeof(word), at) == sizeof(word));
+    word &= ~(UINT64_C(3) << g % 32 * 2);
+    g_assert(pwrite(fd, &word, sizeof(word), at) == sizeof(word));
+    close(fd);
+}
+
+/* Half of the tree's head is of no use; nobody may ask for the other half */
+static void test_half_head(Place *p)
+{
+    uint64_t missing[3];        /* without its one half, the other, neither */
+
+    for (unsigned i = 0; i < ARRAY_SIZE(missing); i++) {
+        PvsCache *c;
+
+        place_clear(p);
+        c = place_own(p);
+        fill(c, IMAGE_GRANULES, TREE_GRANULES);
+        pvs_cache_close(c);
+        if (i < 2) {
+            forget_granule(p, IMAGE_GRANULES + i);
+        }
+        missing[i] = reopened(p).missing;
+    }
+    report(missing[0] == IMAGE_GRANULES + 2 && missing[1] == missing[0] &&
+           missing[2] == IMAGE_GRANULES,
+           "half of the tree's head is none: %" PRIu64 ", %" PRIu64 ", %" PRIu64
+           " granules are missing", missing[0], missing[1], missing[2]);
+}
+
 static int open_data(Place *p)
 {
     return open(p->data, O_RDWR | O_CLOEXEC);
@@ -132,6 +168,47 @@ static void change_header(Place *p, void (*change)(VdiskHeader *h))
 static void no_token(VdiskHeader *h)
 {
     memset(h->token, 0, sizeof(h->token));
+}
+
+static void newer_bits(VdiskHeader *h)
+{
+    no_token(h);
+    h->autoclear_features = 0x30;
+    h->compatible_features = 0xff;
+}
+
+/* Bits of a newer release that nobody keeps up are gone before it is filled */
+static void test_newer_bits(Place *p)
+{
+    VdiskHeader h;
+    PvsCache *c;
+    int copy;
+
+    clean_stop(p);
+    change_header(p, newer_bits);
+    unlink(p->map);
+    c = place_own(p);
+    h = read_header(p, &copy);
+    report(h.autoclear_features == 0 && h.compatible_features == 0xff,
+           "features of a newer release are cleared as the format says");
+    pvs_cache_close(c);
+}
+
+static void longest(VdiskHeader *h)
+{
+    h->file_size = INT64_MAX;
+}
+
+/* Its length and what is never written behind it are no sum in 63 bits */
+static void test_longest(Place *p)
+{
+    Survey s;
+
+    clean_stop(p);
+    change_header(p, longest);
+    s = reopened(p);
+    report(s.missing == GRANULES,
+           "a file that should have 2^63 - 1 bytes was cut off: made anew");
 }
 
 static void flip_bits(Place *p, uint64_t offset, uint64_t bytes, Rng *rng,
@@ -542,10 +619,13 @@ void test_open(Place *p, Rng *rng)
 {
     test_fill(p);
     test_restart(p);
+    test_half_head(p);
     test_scan(p, rng);
     test_scan_stopped(p);
     test_damaged_map(p, rng);
+    test_newer_bits(p);
     test_inode(p);
+    test_longest(p);
     test_cut(p);
     test_sync_error(p);
     test_two_syncs(p);

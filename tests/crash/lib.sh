@@ -7,6 +7,9 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 # QEMU's build directory, or the one that has it
 build=$(realpath -m "${DESKCAST_BUILD:-$top/build}")
 [ ! -f "$build/qemu/build.ninja" ] || build=$build/qemu
+# For pvs-kill: what its store is
+kill_store=(--daemon "$build/storage-daemon/qemu-storage-daemon"
+            --volatile "$(dirname "$build")/deskcast/tests/stores/volatile.so")
 long=
 [ "${1:-}" != --long ] || long=1
 

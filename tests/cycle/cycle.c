@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include "qapi/error.h"
 #include "qemu/memalign.h"
+#include "../kill/points.h"
 #include "desk.h"
 
 #define LIFE_CYCLES     60
@@ -204,7 +205,7 @@ static void arm(Desk *d)
     if (rng_chance(rng, 50)) {
         kill_after(1 + rng_below(rng, times[i]));
     } else {
-        kill_at_write(1 + rng_below(rng, points[i]));
+        points_arm(1 + rng_below(rng, points[i]));
     }
 }
 

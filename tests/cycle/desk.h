@@ -167,14 +167,8 @@ void desk_changed(Desk *d);
 
 /* kill.c */
 
-/*
- * Kill this process at the @n-th point from here at which it has written, or is
- * about to write, something to a file.
- */
-void kill_at_write(unsigned n);
 /* Kill it when @us microseconds have passed */
 void kill_after(unsigned us);
-void kill_now(void) G_NORETURN;
 
 /* Of the machine, for the driver: see kill.c */
 extern bool machine_incoming;

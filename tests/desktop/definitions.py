@@ -172,6 +172,9 @@ def run_tests(tap, world):
     world.create("behind", "v1", bus="sata")
     judge(tap, world, "v1", "vhost-user")
     listed = json.loads(world.command("desktop", "list", "--json").stdout)["desktops"]
+    page = (hosts.TOP / "docs/man/deskcast-desktop.rst").read_text(encoding="utf-8")
+    missing = {n for d in listed for n in d if f"*{n}*" not in page}
+    tap.ok(listed and not missing, "what desktop list --json has is in the manual", missing)
     tap.ok({d["name"] for d in listed} == {"d1", "d2", "v1"}, "list has them", listed)
     private_from_the_start(tap, world)
     refusals(tap, world)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import pathlib
 import re
+import time
 
 import host as hosts
 import office
@@ -62,13 +63,14 @@ def notes(tap, world, note):
     boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     here = os.uname().nodename
     other = "11111111-2222-3333-4444-555555555555"
-    for text, said, may in (
-            (f"{here}\n{boot}\nnobody\n{other}\n", "a desktop that does not run", True),
-            (f"{here}\n{other}\np2\n{other}\n", "an earlier boot of the host", True),
-            (f"{here}\n{boot}", "a note that is torn", True),
-            (f"far\n{boot}\np2\n{other}\n", "a desktop on another host", False)):
+    for text, age, said, may in (
+            (f"{here}\n{boot}\nnobody\n{other}\n", 3600, "a desktop that does not run", True),
+            (f"{here}\n{boot}\nnobody\n{other}\n", 36, "a desktop whose buffer is made", False),
+            (f"{here}\n{other}\np2\n{other}\n", 3600, "an earlier boot of the host", True),
+            (f"{here}\n{boot}", 3600, "a note that is torn", True),
+            (f"far\n{boot}\np2\n{other}\n", 3600, "a desktop on another host", False)):
         note.write_text(text)
-        os.utime(note, (1, 1))
+        os.utime(note, (time.time() - age, time.time() - age))
         done = world.host.virsh("start", "p1", "--paused", check=False)
         tap.ok((done.returncode == 0) == may, f"the note of {said}: "
                f"{'it starts' if may else 'it does not start'}", done.stderr)

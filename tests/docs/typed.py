@@ -28,7 +28,7 @@ OPERATIONS = manual.DOCS / "operations"
 SIZE = 4 << 20
 # What has another size or place here than where a person types it
 HERE = [("/vdi/", "/srv/vdi/"), ("/var/cache/deskcast", "/srv/cache"),
-        ("--journal 20G --reserve 6G", "--journal 64M --reserve 8M"),
+        ("--reserve 6G", "--journal 64M --reserve 8M"),
         ("--size 200G", "--size 1G"), ("2026-12-01T06:00:00", "2099-12-01T06:00:00")]
 # Not to be run: who sits before it, or what a machine has one of
 ASIDE = re.compile(r"virsh console |\.\.\.|systemctl |journalctl |apparmor_parser |cat packaging")

@@ -59,7 +59,7 @@ def boots_under_kvm(qemu, image):
             with guests.Guest(qemu, disk, f"{folder}/console", accel="kvm") as guest:
                 guest.wait_boot(PROBE_TIMEOUT)
                 return guest.run("echo here") == "here\n"
-        except guests.GuestError:
+        except (guests.GuestError, OSError):
             return False
 
 

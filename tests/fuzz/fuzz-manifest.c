@@ -25,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
         assert(!strchr(v->image, '/') && *v->image != '.');
         assert(!v->tree || (!strchr(v->tree, '/') && *v->tree != '.'));
+        assert(!v->trace || (!strchr(v->trace, '/') && *v->trace != '.'));
         assert(v->parent < v->number && v->number < m->next);
         assert(v->size % 4096 == 0 && v->size <= MANIFEST_MAX_SIZE);
     }

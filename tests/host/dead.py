@@ -2,6 +2,7 @@
 """Hosts that do not answer, and connections that die."""
 
 import os
+import subprocess
 import time
 
 import lab
@@ -176,11 +177,7 @@ def other_model(o):
         """a push to a catalog with a desktop of the other model is refused"""
         host = o.hosts[1]
         element = o.desktop_element("kvm2-007", 12, model="pvs")
-        host.virsh("metadata", "kvm2-007", "--config", "--uri", lab.NAMESPACE,
-                   "--key", "deskcast", "--set",
-                   element.replace("deskcast:", "").replace(
-                       "xmlns:deskcast=", "data-x=").replace(
-                           f'data-x="{lab.NAMESPACE}" ', ""))
+        host.set_metadata("kvm2-007", element)
         o.run("push", "office").expect(1, "1 desktops of 'office'",
                                        "'kvm2-007'", "model pvs",
                                        "Nothing was done")
@@ -201,6 +198,30 @@ def bad_metadata(o):
         check(len(bad) == 1 and "trouble" in bad[0], bad)
         o.run("push", "office").expect(0)
         check(o.wanted()[("kvm1", 13)] == COUNT, o.wanted())
+    return test
+
+
+def no_store(o):
+    def test():
+        """a rollback needs no store; what keeps a lock from being had is told"""
+        lock = os.path.join(o.store, "push.office.lock")
+        no_lock = ["strace", "-f", "-qq", "-o", o.path("strace"), "-P", lock, "-e",
+                   "trace=fcntl", "-e", "inject=fcntl:error=ENOLCK"]
+        o.run("push", "office", "13").expect(0)
+        for args, status in ((("push", "office", "12"), 1), (("rollback", "office"), 0)):
+            done = subprocess.run(no_lock + [lab.DESKCAST, *args, "--hosts", o.hosts_file],
+                                  capture_output=True, text=True, check=False)
+            check(done.returncode == status and "No locks available" in done.stderr and
+                  "another push" not in done.stderr, args, done.returncode, done.stderr)
+        o.run("push", "office", "13").expect(0)
+        os.rename(o.store, o.store + ".away")
+        try:
+            o.run("push", "office", "12").expect(1, "cannot lock the catalog")
+            o.run("rollback", "office").expect(0, "200 of 200", "cannot lock the catalog",
+                                               "going back all the same")
+        finally:
+            os.rename(o.store + ".away", o.store)
+        check(o.wanted() == {("kvm1", 12): COUNT, ("kvm2", 12): COUNT}, o.wanted())
     return test
 
 
@@ -255,4 +276,4 @@ def main():
     with Office() as o:
         return lab.run_tests([
             mute(o), nobody(o), dies(o, False), dies(o, True), breaks_often(o),
-            other_model(o), bad_metadata(o), drain(o), catalogs(o)])
+            no_store(o), other_model(o), bad_metadata(o), drain(o), catalogs(o)])

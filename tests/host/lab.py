@@ -46,13 +46,40 @@ def until(what, condition, seconds=30):
         time.sleep(0.05)
 
 
+# The manual of a command, if it is not the one of its name
+PAGES = {"rollback": "push", "follow": "push", "stage": "host"}
+
+
+def members(answer):
+    """The names of all members, at any depth"""
+    if isinstance(answer, list):
+        return set().union(*map(members, answer))
+    if isinstance(answer, dict):
+        return set(answer).union(*map(members, answer.values()))
+    return set()
+
+
+def manual(page):
+    with open(os.path.join(TOP, f"docs/man/deskcast-{page}.rst"), encoding="utf-8") as f:
+        return f.read()
+
+
 class Result:
     def __init__(self, args, process, seconds):
         self.args, self.status = args, process.returncode
         self.out, self.err, self.seconds = process.stdout, process.stderr, seconds
 
     def json(self):
-        return json.loads(self.out)
+        """The answer, each of whose members is in the manual"""
+        answer = json.loads(self.out)
+        page = PAGES.get(self.args[0], self.args[0])
+        text = manual(page)
+        if page == "top":       # values have the names of their metrics
+            text += manual("exporter").replace("*deskcast_", "*")
+        missing = sorted(n for n in members(answer)
+                         if f"*{n}*" not in text and f"``{n}``" not in text)
+        check(not missing, f"deskcast-{page}(1) does not have", missing)
+        return answer
 
     def expect(self, status, *texts):
         """It ended so, and said so"""
@@ -153,6 +180,16 @@ class Libvirtd:
         return self.virsh("metadata", name, "--uri", NAMESPACE,
                           "--config").stdout
 
+    def pid_file(self, name):
+        """Of a domain's QEMU"""
+        return os.path.join(self.folder, "run/libvirt/qemu/run", name + ".pid")
+
+    def set_metadata(self, name, element):
+        """An element as Lab makes it, into the definition"""
+        self.virsh("metadata", name, "--config", "--uri", NAMESPACE, "--key",
+                   "deskcast", "--set", element.replace("deskcast:", "").replace(
+                       f'xmlns:deskcast="{NAMESPACE}" ', ""))
+
     def stop(self):
         """With all that runs on it"""
         if self.process and self.process.poll() is None:
@@ -197,6 +234,14 @@ class Lab:
         host = Libvirtd(self.folder, name)
         self.hosts.append(host)
         return host
+
+    def make_emulator(self, name, first):
+        """Our QEMU, but for what a shell does first. Its path."""
+        path = os.path.join(self.folder, f"qemu-{name}")
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(f'#!/bin/sh\n{first}\nexec {QEMU} "$@"\n')
+        os.chmod(path, 0o755)
+        return path
 
     def list_hosts(self, *hosts, more=""):
         with open(self.hosts_file, "w", encoding="utf-8") as f:
@@ -312,13 +357,15 @@ def domain(name, element="", disk=None):
     </domain>"""
 
 
-def guest(works):
+def guest(works, always=False, often=False):
     """A boot sector: writes to its disk, as a system that comes up does, or
-    stands still. 512 bytes."""
+    stands still; or writes now and then, or always. 512 bytes."""
     halt = bytes.fromhex("f4ebfd")
     write = bytes.fromhex("31c08ed8be407cb443b000b280cd13")
     packet = bytes.fromhex("10000100007c0000") + (2).to_bytes(8, "little")
-    code = (write if works else b"") + halt
+    again = bytes.fromhex("ebf3")       # jmp to the write, past its first two
+    rest = bytes.fromhex("fbf4f4f4f4ebea")      # four ticks, and all of it again
+    code = (write + (again if always else rest if often else halt)) if works else halt
     return code.ljust(0x40, b"\0") + packet + bytes(510 - 0x40 - 16) + b"\x55\xaa"
 
 

@@ -17,9 +17,9 @@ import time
 import lab
 from lab import check, until
 
-GOOD, BAD, NEXT, LATE = 12, 13, 14, 18
+GOOD, BAD, NEXT, LATE, BUSY = 12, 13, 14, 18, 11
 COUNT = 4
-ACCESS = {GOOD: "production", BAD: "production", NEXT: "production", 15: "test",
+ACCESS = {BUSY: "production", GOOD: "production", BAD: "production", NEXT: "production", 15: "test",
           16: "retired", 17: "maintenance"}
 
 
@@ -28,8 +28,8 @@ class Office(lab.Lab):
         super().__init__()
         self.make_store(
             "win11", ACCESS,
-            {GOOD: lab.guest(True), BAD: lab.guest(False),
-             NEXT: lab.guest(True), 15: lab.guest(True)})
+            {BUSY: lab.guest(True, True), GOOD: lab.guest(True, often=True), BAD: lab.guest(False),
+             NEXT: lab.guest(True, often=True), 15: lab.guest(True, often=True)})
         host = self.host("kvm1")
         host.define("master", lab.domain("master", self.catalog_element()))
         self.names = [f"desk{i}" for i in range(COUNT)]
@@ -146,6 +146,18 @@ def goes_back(o):
     return test
 
 
+def writes_to_the_end(o):
+    def test():
+        """what the guest writes until it is reset does not count as coming up"""
+        args = ("--pilot", "desk1", "--when", "now", "--come-up", "6")
+        push(o, BUSY, *args, texts=("1 of 1",))
+        for _ in range(3):
+            push(o, BAD, *args, status=3, texts=("did not come up",))
+        push(o, GOOD, *args)
+        o.all_up_on(GOOD)
+    return test
+
+
 def tolerates(o):
     def test():
         """fewer failures than allowed: it goes on, and says who failed"""
@@ -153,7 +165,7 @@ def tolerates(o):
         o.run("push", "office", str(NEXT)).expect(1, "has no image")
         o.all_are(GOOD, GOOD, None)
         with open(o.image("win11", NEXT), "wb") as f:   # too small: refused
-            f.write(lab.guest(True))
+            f.write(lab.guest(True, often=True))
         answer = o.run("push", "office", str(NEXT), "--stop-after-failures",
                        "0", "--json").expect(1).json()
         check([d["state"] for d in answer["desktops"]] == ["failed"] * 4,
@@ -162,6 +174,23 @@ def tolerates(o):
         o.all_are(GOOD, GOOD, None)
         with open(o.image("win11", NEXT), "ab") as f:
             f.truncate(1 << 20)
+    return test
+
+
+def not_written(o):
+    def test():
+        """a configuration that cannot be written: it failed, and all is as it was"""
+        folder = o.kvm1.definitions
+        os.chmod(folder, 0o555)
+        try:
+            answer = o.run("push", "office", str(NEXT), "--stop-after-failures",
+                           "0", "--json").expect(1).json()
+        finally:
+            os.chmod(folder, 0o755)
+        check([d["state"] for d in answer["desktops"]] == ["failed"] * 4,
+              answer)
+        check("its metadata" in answer["desktops"][0]["reason"], answer)
+        o.all_are(GOOD, GOOD, None)
     return test
 
 
@@ -277,6 +306,48 @@ def two_at_once(o):
     return test
 
 
+def hangs(o):
+    def test():
+        """a QEMU that hangs is told of; the others of its host are pushed to"""
+        with open(o.kvm1.pid_file("desk1"), encoding="ascii") as f:
+            pid = int(f.read())
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            answer = o.run("push", "office", str(GOOD), "--when", "now", "--batch", "1",
+                           "--timeout", "5", "--json").expect(1).json()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        states = {d["desktop"]: d["state"] for d in answer["desktops"]}
+        check(states.pop("desk1") == "unknown", answer)
+        check(set(states.values()) == {"done"}, answer)
+        check(not answer["lost-hosts"] and not answer["went-back"], answer)
+        push(o, GOOD, "--when", "now", texts=("4 of 4",))
+        push(o, NEXT, "--when", "now")
+        o.all_up_on(NEXT)
+    return test
+
+
+def beside_update(o):
+    def test():
+        """what an update notes while a push goes back is kept, and so is what it notes"""
+        answer = {}
+        thread = threading.Thread(target=lambda: answer.update(
+            r=o.run("push", "office", str(LATE), "--when", "now", "--come-up", "10")))
+        o.set_access("win11", {GOOD: "production", LATE: "production"})
+        thread.start()
+        until("the version", lambda: o.status()["desk1"].get("actual") == LATE)
+        o.kvm1.set_metadata("master", o.catalog_element().replace(
+            "</deskcast:catalog>", '<deskcast:update version="5"/></deskcast:catalog>'))
+        thread.join()
+        answer["r"].expect(3)
+        catalogs = o.run("catalog", "list", "--json").expect(0).json()["catalogs"]
+        check(catalogs[0]["update"] == 5, catalogs)
+        check(held(o) == [{"catalog": "office", "version": LATE}], held(o))
+        o.kvm1.set_metadata("master", o.catalog_element())
+        o.set_access("win11", ACCESS)
+    return test
+
+
 class Behind(threading.Thread):
     """A desktop behind vhost-user, but for the hook: at each power-on it gets
     a storage daemon on what is wanted, to whose disk its guest may write"""
@@ -318,9 +389,15 @@ class Behind(threading.Thread):
         """As its guest would: a QMP reset first, which lets clients in"""
         qmp = [{"execute": "qmp_capabilities"},
                {"execute": "vdisk-reset", "arguments": {"node-name": "disk0"}}]
-        until("a daemon", lambda: os.path.exists(self.monitor))
+
+        def answers(s):
+            try:
+                s.connect(self.monitor)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+            return True
         with socket.socket(socket.AF_UNIX) as s:
-            s.connect(self.monitor)
+            until("a daemon", lambda: answers(s))
             s.sendall("".join(json.dumps(q) for q in qmp).encode())
             time.sleep(0.2)
         if self.writes:
@@ -342,15 +419,37 @@ class Behind(threading.Thread):
         self.stop_daemon()
 
 
+def crashes(o):
+    def test():
+        """one whose QEMU ends in the new version is switched on again"""
+        answer = {}
+        thread = threading.Thread(target=lambda: answer.update(
+            r=o.run("push", "office", str(BAD), "--pilot", "desk1", "--when",
+                    "now", "--come-up", "8")))
+        thread.start()
+        until("the version", lambda: o.status()["desk1"].get("actual") == BAD)
+        o.kvm1.virsh("destroy", "desk1")
+        thread.join()
+        answer["r"].expect(3, "1 are back")
+        check("running" in o.kvm1.virsh("domstate", "desk1").stdout,
+              "restored, it says, and it is off")
+        # No hook is here that would have had it take the version as it started
+        push(o, NEXT, "--when", "now")
+        o.all_up_on(NEXT)
+    return test
+
+
 def behind(o):
     def test():
         """vhost-user without an agent: up when its guest has written, and back if not"""
+        fails = os.path.join(o.folder, "fails-once")
+        emulator = o.make_emulator("once", f"rm {fails} 2>/dev/null && exit 1")
         element = o.desktop_element("behind", GOOD, catalog="far").replace(
             'run="in-process"', 'run="vhost-user"')
         for name, text in (("far-master", o.catalog_element("far")), ("behind", element)):
             path = os.path.join(o.folder, name + ".xml")
             with open(path, "w", encoding="utf-8") as f:
-                f.write(lab.domain(name, text))
+                f.write(lab.domain(name, text).replace(lab.QEMU, emulator))
             o.kvm1.virsh("define", path)
         o.kvm1.virsh("start", "behind")
         desktop = Behind(o, "behind")
@@ -363,6 +462,12 @@ def behind(o):
             until("its daemon", lambda: o.run("status", "far", "--json").json()[
                 "desktops"][0].get("actual") == GOOD)
             push_it(NEXT, "5").expect(3, "did not come up in time")
+            until("its way back", lambda: o.run("status", "far", "--json").json()[
+                "desktops"][0].get("actual") == GOOD)
+            open(fails, "w", encoding="ascii").close()
+            push_it(NEXT, "5").expect(3, "switching it off and on")
+            check("running" in o.kvm1.virsh("domstate", "behind").stdout,
+                  "restored, it says, and it is off")
             until("its way back", lambda: o.run("status", "far", "--json").json()[
                 "desktops"][0].get("actual") == GOOD)
             desktop.writes = True
@@ -388,6 +493,7 @@ def switched_off(o):
 def main():
     with Office() as o:
         return lab.run_tests(make(o) for make in (
-            at_reset, back_before_reset, now_in_batches, goes_back, tolerates,
-            stays_back, pilots, session_ends, two_at_once, behind,
+            at_reset, back_before_reset, now_in_batches, goes_back,
+            writes_to_the_end, tolerates, not_written, stays_back, pilots,
+            session_ends, two_at_once, hangs, crashes, beside_update, behind,
             switched_off))

@@ -264,16 +264,29 @@ def pvs(o):
         check(o.version(1) == o.content, "content of version 1")
         o.untouched()
 
+    def slow():
+        """pvs: a slow start is waited for; start again opens what was not"""
+        o.make_files(3)
+        slow = o.make_emulator("slow", 'case "$*" in *disk0*) sleep 8 ;; esac')
+        o.update("start", "stream", "--journal", "15G", "--reserve", "5G", status=1,
+                 texts=("too small for --reserve 5G", "--journal 16385M"))
+        check(o.access() == {1: "production", 2: "production"}, o.access())
+        o.update("start", "stream", "--emulator", slow, "--no-window", "--reserve", "5G",
+                 "--timeout", "4", texts=("version 3",))
+        xml = o.kvm1.virsh("dumpxml", "master").stdout
+        check(f'write-cache="{(16 << 30) + (1 << 20)}"' in xml.replace("'", '"'), xml)
+        check('"window":false' in o.buffer(), o.buffer())
+        for _ in range(2):      # the second time nothing is left to do
+            o.update("start", "stream", "--reserve", "1M",
+                     texts=("version 3",))
+            check('"window":true' in o.buffer(), o.buffer())
+
     def gone():
         """pvs: update abort leaves the store as it was"""
-        o.make_files(3)
-        o.update("start", "stream", "--emulator", lab.QEMU, "--no-window",
-                 texts=("version 3",))
-        check('"window":false' in o.buffer(), o.buffer())
         o.update("abort", "stream", "--force", texts=("gone",))
         check(o.access() == {1: "production", 2: "production"}, o.access())
 
-    return [start, finish, gone]
+    return [start, finish, slow, gone]
 
 
 def main():

@@ -266,6 +266,19 @@ static void coroutine_fn device_co_wait(Device *d)
     }
 }
 
+/* It is as if it had not come yet */
+static void coroutine_fn device_co_hold(Device *d, bool *holds)
+{
+    if (!*holds) {
+        return;
+    }
+    *holds = false;
+    d->held = true;
+    while (d->held) {
+        qemu_co_sleep_ns(QEMU_CLOCK_REALTIME, SCALE_MS);
+    }
+}
+
 static bool begin_request(Device *d, DeviceInFlight *f)
 {
     bool refused;
@@ -311,8 +324,10 @@ static int coroutine_fn device_co_preadv(BlockDriverState *bs, int64_t offset,
 {
     Device *d = device_of(bs);
     DeviceInFlight f = { .offset = offset, .bytes = bytes, .reads = true };
-    int ret = device_co_do(d, &f);
+    int ret;
 
+    device_co_hold(d, &d->holds_read);
+    ret = device_co_do(d, &f);
     if (ret < 0) {
         return ret;
     }
@@ -343,6 +358,7 @@ static int coroutine_fn device_co_pwritev(BlockDriverState *bs, int64_t offset,
 {
     DeviceInFlight f = { .offset = offset, .bytes = bytes, .qiov = qiov };
 
+    device_co_hold(device_of(bs), &device_of(bs)->holds_write);
     return device_co_change(device_of(bs), &f);
 }
 

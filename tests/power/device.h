@@ -86,6 +86,8 @@ typedef struct Device {
     bool fault_on_read;         /* between writes and their flush */
     bool spares_reads;          /* faults do not hit them */
     bool fault_stays;           /* errors: of all that come then */
+    bool holds_read, holds_write;   /* the next one, until held is false */
+    bool held;                  /* it is there; one thread uses it */
     uint64_t failed;            /* requests that were told so */
     uint64_t faults[FAULT_CRASH + 1];
     uint64_t requests;

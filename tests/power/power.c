@@ -565,6 +565,7 @@ int main(int argc, char **argv)
     uint64_t control = option_number(argv, "--control", 1000);
     uint64_t durable = option_number(argv, "--durable", 1000);
     uint64_t directed = option_number(argv, "--directed", 10);
+    uint64_t row = option_number(argv, "--row", 0);
     uint64_t seed = option_number(argv, "--seed", 1);
     uint64_t per_life = option_number(argv, "--per-life", STATES_PER_LIFE);
     bool ok = true;
@@ -584,7 +585,7 @@ int main(int argc, char **argv)
         ok = run_private(&subject_store, false, durable, seed, per_life) && ok;
     }
     if (directed) {
-        ok = run_directed(directed, seed) && ok;
+        ok = run_directed(directed, seed, row) && ok;
     }
     return !ok;
 }

@@ -194,6 +194,8 @@ class NbdMock:
                  'garbage'  negotiate, and answer requests with nonsense
                  'cookie'   the same, but it looks like an answer
                  'hold'     answer writes when told: see release()
+                 'early'    answer a write before its data comes, and then take
+                            no more; answer no other request
                  'mute'     accept, and say nothing
                  'noise'    accept, and talk nonsense
     size         of the export, in bytes
@@ -335,12 +337,18 @@ class NbdMock:
         """False if it was the last"""
         _, _, kind, cookie, offset, length = struct.unpack(
             '>IHHQQI', receive(sock, 28))
+        if self.mode == 'early' and kind == CMD_WRITE:
+            sock.sendall(struct.pack('>IIQ', SIMPLE_REPLY_MAGIC, 0, cookie))
+            self.requests.append(kind)
+            while self.mode == 'early':
+                time.sleep(0.01)
+            return False
         data = receive(sock, length) if kind == CMD_WRITE else b''
         mode = self.mode
         self.requests.append(kind)
         if kind == CMD_DISC:
             return False
-        if mode == 'hang':
+        if mode in ('hang', 'early'):
             return True
         if mode == 'garbage':
             sock.sendall(b'\xa5' * 64)

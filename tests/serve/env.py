@@ -12,6 +12,7 @@ import struct
 import tempfile
 import time
 
+from store.env import boot_trace
 from stores.damage import receive
 from stores.node import Node
 from stores.process import (MEMORY, OURS, Process, StoreError, new_folder,
@@ -80,6 +81,13 @@ class VdiskStore:
         if promote:
             self.command('version', 'promote', vdisk)
         return number
+
+    def trace(self, vdisk, number, *granules):
+        """Give a version a boot trace of these; its path"""
+        path = boot_trace(self.dir / 'trace', self.version(vdisk, number),
+                          *granules)
+        self.command('version', 'trace', f'{vdisk}@{number}', path)
+        return path
 
     def remove(self):
         shutil.rmtree(self.dir, ignore_errors=True)

@@ -10,12 +10,14 @@ import shutil
 import signal
 import tempfile
 import time
+import types
 
+from stores.link import Link
 from stores.process import run, until
 from stores.reader import Connection, Readers
 
-from .env import (Desktop, GRANULE, MIB, Relay, Serve, VdiskStore, content,
-                  exports, noise, same, shows)
+from .env import (Desktop, ENV, GRANULE, MIB, OURS, Relay, Serve, VdiskStore,
+                  content, exports, noise, same, shows)
 
 SIZE = 8 * MIB
 
@@ -110,7 +112,11 @@ def alike():
         number = store.make('win', {}, promote=False)
         if root(store, number) != root(store, 1):
             return 'the content is another one'
+        # What it shares with the first is here at once, its node is not
+        relay.wait(f'win@{number}', 'served')
         relay.wait(f'win@{number}', 'hydrated')
+        # that it is here may be known before it is served
+        shows(relay.path, f'win@{number}', seconds=20)
         return same(relay.path, store.content['win', number], f'win@{number}')
 
 
@@ -329,7 +335,7 @@ def leftovers():
         relay.finish()
         foreign = relay.cache / 'notes.cache'
         stale = [relay.cache / f'{"ab" * 32}.{s}'
-                 for s in ('cache', 'tree', 'trace', 'tree.new')]
+                 for s in ('cache', 'tree', 'trace', 'tree.new', 'trace.Xy12Z3')]
         for path in [foreign, *stale]:
             path.write_text('x')
         relay.start()
@@ -364,6 +370,109 @@ def relay_of_relay():
         store.make('win', {MIB: noise('new', MIB)})
         host.wait('win@2', 'hydrated')
         return same(host.path, store.content['win', 2], 'win@2')
+
+
+# Where a boot reads; and room for a cache of a version that is not all of it, so
+# that nothing comes to it that nobody asked for
+PLACES = [(n * 37 % 512) * 32768 for n in range(0, 512, 5)]
+LARGER, SMALLER = (24 * MIB, 32 * MIB), '18M'
+QUIET = 60                      # seconds after which a boot is over
+
+
+def boot(path, image):
+    """None, or where it was wrong"""
+    data = image.read_bytes()
+    with contextlib.closing(Connection(path, 'win@1', 10)) as c:
+        wrong = [at for at in PLACES
+                 if c.read(at, GRANULE) != data[at:at + GRANULE]]
+    return f'wrong at {wrong}' if wrong else None
+
+
+def recorded(store, serve):
+    """The boot trace that the relay of a pilot leaves, and a minute passes"""
+    clock, daemon = store.dir / 'clock', store.dir / 'daemon'
+    clock.touch()
+    daemon.write_text(f'#!/bin/sh\nLATER={clock} LD_PRELOAD='
+                      f'{OURS}/tests/stores/later.so exec '
+                      f'{ENV["DESKCAST_QSD"]} "$@"\n')
+    daemon.chmod(0o755)
+    with Relay([serve.uri], ['win'], size=SMALLER,
+               env={'DESKCAST_QSD': str(daemon)}) as pilot:
+        pilot.wait('win@1')
+        boot(pilot.path, store.content['win', 1])
+        os.truncate(clock, 2 * QUIET)
+        path = pilot.cache / f'{root(store, 1)}.trace'
+        until(lambda: exports(pilot.path) and path.exists(), 20, 'it is left')
+        return pathlib.Path(shutil.copy(path, store.dir / 'recorded'))
+
+
+def settled(path, least):
+    """Wait until so many bytes are in the file, and no more come."""
+    def size():
+        return path.stat().st_blocks * 512
+
+    def rests():
+        before = size()
+        time.sleep(1)
+        return before >= least and size() == before
+    until(rests, 30, f'{path.name} has {least} bytes')
+
+
+def far_away(relay):
+    """A link to it, on which an export takes longer to open than a node here"""
+    return Link(types.SimpleNamespace(address=relay.path, image=None), delay=30)
+
+
+def trace_travels():
+    """What a pilot's boot read is, on a host that has nothing of the version,
+    there before it is asked for: by the store and a relay between."""
+    store = store_of(data=LARGER[0], size=LARGER[1])
+    image = store.content['win', 1]
+    with Serve(store) as serve:
+        trace = recorded(store, serve)
+        with Relay([serve.uri], ['win'], size=SMALLER) as site:
+            site.wait('win@1')
+            if site.of('win@1')['boot-trace']:
+                return 'there is one before it was given'
+            store.command('version', 'trace', 'win@1', trace)
+            shows(site.path, 'win@1.trace', seconds=30)
+            with far_away(site) as link, Relay(
+                    [f'nbd+unix:///?socket={link.address}'], ['win'],
+                    size=SMALLER) as host:
+                host.wait('win@1')
+                if not host.of('win@1')['boot-trace']:
+                    return 'a new host served it before its trace was there'
+                here = host.cache / f'{root(store, 1)}.trace'
+                if here.read_bytes() != trace.read_bytes():
+                    return 'it is another one'
+                settled(here.with_suffix('.cache'), len(PLACES) * GRANULE)
+                serve.kill()
+                site.kill()
+                return boot(host.path, image)
+
+
+def lying_trace(store, text):
+    with Serve(store) as serve, Relay([serve.uri], ['win']) as relay:
+        relay.wait('win@1', 'hydrated')
+        until(lambda: text in relay.said(), 20, text)
+        left = list(relay.cache.glob('*.trace*'))
+        if left or relay.of('win@1')['boot-trace'] or \
+                'win@1.trace' in exports(relay.path):
+            return f'{text}: {left}, {relay.of("win@1")}'
+        return same(relay.path, store.content['win', 1], 'win@1')
+
+
+def trace_lies():
+    """One that is none, or is too large, is told of and not taken; the version
+    is served all the same."""
+    store = store_of()
+    store.trace('win', 1, 5, 3)
+    file = store.folder('win') / store.version('win', 1)['trace']
+    file.chmod(0o644)
+    os.truncate(file, 80)
+    bad = lying_trace(store, 'no boot trace of this version')
+    os.truncate(file, 32 * MIB)
+    return bad or lying_trace(store, 'too large for a boot trace')
 
 
 def full_disk():
@@ -484,6 +593,8 @@ def tests():
     yield 'relay: files of nobody', leftovers
     yield 'relay: files of a vDisk that is not known yet', stale_while_away
     yield 'relay: a relay that feeds a relay', relay_of_relay
+    yield 'relay: a boot trace goes with its version', trace_travels
+    yield 'relay: a boot trace that is none', trace_lies
     yield 'relay: no space for the cache', full_disk
     yield 'relay: its own copy of a manifest is spoilt', spoilt_manifest
     yield 'relay: two of them', one_at_a_time

@@ -2,6 +2,7 @@
 """deskcast store serve, by what its clients read."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -72,6 +73,30 @@ def follows():
             return 'a retired version went while it was read'
         shows(serve.path, 'win@2', 'win@3', gone=['win@1', 'win@1.tree'])
         return bad or same(serve.path, store.content['win', 3], 'win@3')
+
+
+def is_traced(serve, want):
+    """Not while one takes the place of another"""
+    with contextlib.suppress(OSError, EOFError):
+        return 'win@1.trace' in exports(serve.path) and \
+            content(serve.path, 'win@1.trace') == want
+    return False
+
+
+def boot_traces():
+    """As they are, to whole sectors; another one takes the place of the first
+    although somebody keeps that open."""
+    store, held = small_store(), []
+    with Serve(store) as serve:
+        if 'win@1.trace' in exports(serve.path):
+            return 'there is one that nobody gave'
+        for granules in ((1, 2, 3), tuple(range(0, 99, 3))):
+            data = store.trace('win', 1, *granules).read_bytes()
+            want = data + bytes(-len(data) % 512)
+            until(functools.partial(is_traced, serve, want), 60,
+                  f'the trace of {len(granules)} runs is there')
+            held.append(Connection(serve.path, 'win@1.trace', 60))
+    return None
 
 
 def merged():
@@ -393,6 +418,7 @@ def vdisk_removed():
 def tests():
     yield 'serve: every byte, through a desktop that verifies', bytes_are_right
     yield 'serve: new and retired versions, nobody is disconnected', follows
+    yield 'serve: boot traces', boot_traces
     yield 'serve: a version is merged under its readers', merged
     yield 'serve: an update in private mode, sealed and served', maintenance
     yield 'serve: a broken manifest', broken_manifest

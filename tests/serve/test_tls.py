@@ -192,7 +192,7 @@ def renewed():
 
     def again(t, said):
         t.serve.process.signal(signal.SIGHUP)
-        until(lambda: said in t.serve.said(), 10, said)
+        until(lambda: said in t.serve.said(), 60, said)
 
     with Trial('--tls-x509', folder, '--authorise', DN) as t:
         options = {**node(t.port), 'read-only': True, 'reconnect-delay': 60,
@@ -209,7 +209,7 @@ def renewed():
         shutil.copy(new.cert, folder / 'ca-cert.pem')
         new.issue(folder, 'server', '/CN=localhost', 'DNS:localhost')
         t.serve.process.signal(signal.SIGHUP)
-        until(lambda: 'certificate' in looks(node(t.port), old), 10,
+        until(lambda: 'certificate' in looks(node(t.port), old), 60,
               'the other certificate is shown')
         return bad
 

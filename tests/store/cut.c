@@ -1,12 +1,13 @@
 /*
  * Cut a command short at one of its calls that change a folder
  *
- *   cut FOLDER LOG kill|ERRNO N COMMAND...
+ *   cut FOLDER LOG kill|hold|ERRNO N COMMAND...
  *
  * Runs COMMAND and all its children, and counts system calls that change a
  * file or folder below FOLDER, or make it durable, in the order in which they
- * begin. Before the Nth all processes are killed, or it fails with ERRNO, a
- * number, without being done. 0: none. Each call is a line of LOG:
+ * begin. Before the Nth all processes are killed, or it is held for ever (until
+ * somebody ends the machine, or us), or it fails with ERRNO, a number, without
+ * being done. 0: none. Each call is a line of LOG, complete up to where it cuts:
  *
  *   NUMBER CALL PATH [PATH]
  *
@@ -73,7 +74,8 @@ static char folder[PATH_MAX];   /* canonical */
 static const char *log_name;
 static FILE *log_file;
 static unsigned long cut_at, counted;
-static int cut_errno;           /* 0: kill */
+static int cut_errno;           /* 0: kill, or hold */
+static bool hold;
 
 static void die(const char *what)
 {
@@ -272,6 +274,9 @@ static void at_call(pid_t pid)
     }
     if (counted == cut_at) {
         fflush(log_file);
+        while (hold) {
+            pause();
+        }
         if (!cut_errno) {
             kill_all();
         }
@@ -330,12 +335,13 @@ int main(int argc, char **argv)
     pid_t root;
 
     if (argc < 6 || !realpath(argv[1], folder)) {
-        fprintf(stderr, "usage: cut FOLDER LOG kill|ERRNO N COMMAND...\n");
+        fprintf(stderr, "usage: cut FOLDER LOG kill|hold|ERRNO N COMMAND...\n");
         return OUR_ERROR;
     }
     log_name = argv[2];
     log_file = fopen(log_name, "we");
-    cut_errno = strcmp(argv[3], "kill") ? atoi(argv[3]) : 0;
+    hold = !strcmp(argv[3], "hold");
+    cut_errno = atoi(argv[3]);
     cut_at = strtoul(argv[4], NULL, 10);
     if (!log_file) {
         die(log_name);

@@ -79,6 +79,16 @@ class Folder:
         shutil.rmtree(self.path)
 
 
+def boot_trace(path, version, *granules):
+    """A boot trace of @version of a manifest, in the file @path"""
+    done = subprocess.run([OURS / 'tests/store/boot-trace',
+                           str(version['size']), version['root'],
+                           *map(str, granules)], check=True,
+                          stdout=subprocess.PIPE)
+    path.write_bytes(done.stdout)
+    return path
+
+
 # What is in a store, by the specification and not by our code
 
 def manifest(store, vdisk):
@@ -183,6 +193,17 @@ def wrong_version(store, vdisk, m, number, v):
         return 'its content is not what was sealed'
     if (store / 'vdisks' / vdisk / v['tree']).read_bytes() != want:
         return 'its tree is another one'
+    return wrong_trace(store / 'vdisks' / vdisk, v) if 'trace' in v else ''
+
+
+def wrong_trace(folder, v):
+    path = folder / v['trace']
+    data = path.read_bytes()
+    runs = int.from_bytes(data[64:68], 'little')
+    if path.stat().st_mode & 0o222:
+        return 'its boot trace can be written'
+    if data[32:64].hex() != v['root'] or len(data) != 72 + 12 * runs:
+        return 'its boot trace is another one'
     return ''
 
 
@@ -194,8 +215,8 @@ def strangers(store):
             continue
         known |= {f'vdisks/{folder.name}', f'vdisks/{folder.name}/manifest.json'}
         for v in manifest(store, folder.name)['versions']:
-            known |= {f'vdisks/{folder.name}/{v[k]}' for k in ('image', 'tree')
-                      if k in v}
+            known |= {f'vdisks/{folder.name}/{v[k]}'
+                      for k in ('image', 'tree', 'trace') if k in v}
     there = {str(p.relative_to(store)) for p in store.rglob('*')}
     return sorted(there - known)
 

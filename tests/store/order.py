@@ -22,7 +22,7 @@ CREATE = {'open', 'openat', 'creat', 'mkdir', 'mkdirat', 'link', 'linkat'}
 def named(text):
     """The files of a manifest's versions."""
     return {v[k] for v in json.loads(text)['versions']
-            for k in ('image', 'tree') if k in v}
+            for k in ('image', 'tree', 'trace') if k in v}
 
 
 class Medium:

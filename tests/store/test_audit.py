@@ -57,6 +57,16 @@ def lines(folder):
         ('version', 'new', 'win', '--from', '1'), ('version', 'rm', 'win', '2'),
         ('vdisk', 'rm', 'win'),
     ]
+    reasons = wrong_lines(store, words)
+    env.must('version', 'new', 'win', '--size', '1M', store=store)
+    env.must('version', 'seal', 'win', store=store)
+    trace = env.boot_trace(folder / 'trace', env.versions(
+        env.manifest(store, 'win'))[1], 1)
+    reasons += wrong_lines(store, [('version', 'trace', 'win@1', trace)])
+    return first_of(*reasons)
+
+
+def wrong_lines(store, words):
     reasons = []
     for command, (status, err, fields) in zip(words, commands(store, *words)):
         action = ' '.join(command[:2])
@@ -73,7 +83,7 @@ def lines(folder):
             'MESSAGE_ID', '')) else f'{action}: no MESSAGE_ID')
         reasons.append('' if 'ada' in fields.get('MESSAGE', '')
                        else f'{action}: {fields.get("MESSAGE")}')
-    return first_of(*reasons)
+    return reasons
 
 
 def silence(folder):

@@ -140,6 +140,12 @@ def dependent(folder):
         'tab': f'RW\t18435\tFLAT\t"{secret}/file"\t0',
         'lines': f'RW\n18435\nFLAT\n"{secret}/file"\n0',
     }
+    damaged = {
+        'open': f'x="a\nRW 18435 FLAT "{secret}/file" 0',
+        'end': f'x="a\nRW 18435 VMFS "{secret}/file',
+    }
+    for name, line in damaged.items():
+        (folder / f'{name}.vmdk').write_text(sources.vmdk_descriptor(line))
     for name, line in extents.items():
         (folder / f'{name}.vmdk').write_text(sources.vmdk_descriptor(line))
     (folder / 'child.vmdk').write_text(sources.vmdk_descriptor(
@@ -149,7 +155,8 @@ def dependent(folder):
         ('over.qcow2', [], alone, 'backing'), ('out.qcow2', [], alone),
         ('dynamic.vhd', [], alone), ('disk.vdi', [], alone),
         ('child.vmdk', [], alone),
-        *((f'{name}.vmdk', [], 'not beside it') for name in extents)])
+        *((f'{name}.vmdk', [], 'not beside it') for name in extents),
+        *((f'{name}.vmdk', [], 'is damaged') for name in damaged)])
 
 
 def wrong_format(folder):

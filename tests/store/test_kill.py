@@ -11,6 +11,9 @@ from . import env, order
 from .env import deskcast, must
 
 SIZE = 256 * 1024
+NAMESPACE = 'https://deskcast.example.org/xmlns/domain/1'
+TEST = 'http://libvirt.org/schemas/domain/test/1.0'
+HOST = ('--connect', 'test://{node}')
 
 
 def write(store, vdisk, number, pattern, offset=0, length=65536):
@@ -74,11 +77,81 @@ def unneeded(store):
     must('version', 'retire', 'win', 1, store=store)
 
 
+def traces(store):
+    """Two boot traces of version 1 beside the store, which has the first."""
+    both_production(store)
+    v = env.versions(env.manifest(store, 'win'))[1]
+    one = env.boot_trace(store.with_name('one.trace'), v, 5, 3)
+    env.boot_trace(store.with_name('two.trace'), v, 3, 5, 7)
+    must('version', 'trace', 'win', 1, one, store=store)
+
+
+def unneeded_trace(store):
+    unneeded(store)
+    v = env.versions(env.manifest(store, 'win'))[1]
+    trace = env.boot_trace(store.with_name('one.trace'), v, 5, 3)
+    must('version', 'trace', 'win@1', trace, store=store)
+
+
 def source(store):
     """An image to import, beside the store."""
     must('store', 'create', store)
     store.with_name('source.raw').write_bytes(
         bytes(65536) + bytes(range(256)) * 512 + bytes(65536))
+
+
+def source_vmdk(store):
+    """One that is converted first."""
+    source(store)
+    raw = store.with_name('source.raw')
+    env.qemu_img('convert', '-f', 'raw', '-O', 'vmdk', raw,
+                 store.with_name('vmdk'))
+    store.with_name('vmdk').rename(raw)
+
+
+def replica(store):
+    """An empty store, and the one beside it that it is to be like."""
+    sealed(store)
+    store.rename(store.with_name('from'))
+    must('store', 'create', store)
+
+
+def rotten(store):
+    """A version whose image is no longer what was sealed."""
+    both(store)
+    image = store / 'vdisks/win/2.qcow2'
+    image.chmod(0o644)
+    with open(image, 'r+b') as f:
+        f.seek(-65536, 2)       # a cluster that the guest wrote
+        f.write(b'rot')
+    image.chmod(0o444)
+
+
+def office(store, update):
+    """A master VM on a host of libvirt's test driver, which forgets what is
+    done to it: the catalog always says what it does here."""
+    work = store.parent.with_name('work') / 'store'
+    note = f'<update version="{update}"/>' if update else ''
+    store.with_name('node.xml').write_text(
+        f"""<node><domain type="test" xmlns:test="{TEST}"><name>master</name>
+        <uuid>4b12f8a2-6a4e-4b0f-8f0e-2f7a4d0c9a11</uuid><metadata>
+        <catalog xmlns="{NAMESPACE}" format="1" name="office" vdisk="win"
+        model="mcs" lifetime="pooled" run="in-process"><store path="{work}"/>
+        <folder path="/nowhere"/>{note}</catalog></metadata>
+        <memory>8192</memory><os><type>hvm</type></os><devices>
+        <disk type="file" device="disk"><driver name="qemu" type="raw"/>
+        <source file="/nowhere/own.raw"/><target dev="vda" bus="virtio"/></disk>
+        </devices><test:runstate>5</test:runstate></domain></node>""")
+
+
+def update_start(store):
+    sealed(store)
+    office(store, 0)
+
+
+def update_ends(store):
+    second(store)
+    office(store, 2)
 
 
 def nothing(_):
@@ -92,6 +165,10 @@ COMMANDS = [
      ('version', 'new', 'win', '--size', SIZE), 'is in maintenance'),
     ('vdisk import', source,
      ('vdisk', 'import', '-f', 'raw', '{source}', 'win'), 'there is a vDisk'),
+    ('vdisk import, converted', source_vmdk,
+     ('vdisk', 'import', '-f', 'vmdk', '{source}', 'win'), 'there is a vDisk'),
+    ('store replicate', replica, ('store', 'replicate', '--from', '{from_}'),
+     None),
     ('version new', sealed, ('version', 'new', 'win'), 'is in maintenance'),
     ('version new, larger, with a label', sealed,
      ('version', 'new', 'win', '--for', 'pvs', '--size', 2 * SIZE),
@@ -102,6 +179,9 @@ COMMANDS = [
     ('version seal, with a label', second_pvs, ('version', 'seal', 'win'),
      'is sealed already'),
     ('version promote', both, ('version', 'promote', 'win'), 'no version in test'),
+    ('version promote, with a date', both,
+     ('version', 'promote', 'win', 2, '--release', '2999-01-01T00:00:00'),
+     'is in production already'),
     ('version revert', both_production, ('version', 'revert', 'win'),
      'is the only one'),
     ('version retire', both_production, ('version', 'retire', 'win', 1),
@@ -112,8 +192,16 @@ COMMANDS = [
      'has no version 1'),
     ('version rm, the only one', first, ('version', 'rm', 'win', 1),
      "no vDisk 'win'"),
+    ('version rm, with a boot trace', unneeded_trace,
+     ('version', 'rm', 'win', 1), 'has no version 1'),
+    ('version trace', traces, ('version', 'trace', 'win', 1, '{trace}'), 'none'),
     ('version merge', third, ('version', 'merge', 'win', 2), 'has no parent'),
     ('vdisk rm', third, ('vdisk', 'rm', 'win', '--force'), "no vDisk 'win'"),
+    ('update start', update_start, ('update', 'start', 'office', *HOST),
+     'is in maintenance already'),
+    ('update finish', update_ends, ('update', 'finish', 'office', *HOST), None),
+    ('update abort', update_ends, ('update', 'abort', 'office', *HOST), None),
+    ('vdisk verify, that marks', rotten, ('vdisk', 'verify', 'win'), None),
 ]
 
 
@@ -129,6 +217,7 @@ class Sweep:
 
     def __init__(self, folder, row):
         self.name, prepare, self.argv, self.already = row
+        self.rotten = prepare == rotten
         self.base, self.work = folder / 'base', folder / 'work'
         self.log = folder / 'log'
         self.base.mkdir()
@@ -137,8 +226,8 @@ class Sweep:
         self.old, self.had = self.look(self.base / 'store')
         self.reset()
         done = self.command('kill', 0)
-        assert done.status == 0, str(done)
-        self.calls = self.log.read_text().splitlines()
+        assert done.status == self.rotten, str(done)
+        self.calls = self.read_log().splitlines()
         self.new, self.has = self.look(self.store)
         assert self.has_right_content(), 'the command itself changes content'
 
@@ -150,14 +239,25 @@ class Sweep:
     def look(store):
         if not (store / 'store.json').exists():
             return None, {}
-        return env.state(store), contents(store)
+        state = env.state(store)
+        for v in state.get('win', {}).values():
+            if 'failed' in v:
+                v['failed'] = 'at some time'
+        return state, contents(store)
+
+    def read_log(self):
+        return self.log.read_text()
+
+    def words(self, work):
+        words = [str(w).format(source=work / 'source.raw', from_=work / 'from',
+                               trace=work / 'two.trace', node=work / 'node.xml')
+                 for w in self.argv]
+        if self.argv[:2] == ('store', 'create'):
+            words.append(work / 'store')
+        return words
 
     def command(self, how, n):
-        words = [str(w).format(source=self.work / 'source.raw')
-                 for w in self.argv]
-        if self.argv[0] == 'store':
-            words.append(self.store)
-        return deskcast(*words, store=self.store,
+        return deskcast(*self.words(self.work), store=self.store,
                         before=[env.CUT, self.work, self.log, how, n])
 
     def has_right_content(self):
@@ -173,7 +273,7 @@ class Sweep:
     def check_whole(self):
         if not (self.store / 'store.json').exists():
             return '' if self.old is None else 'the store is gone'
-        why = env.what_is_wrong(self.store)
+        why = '' if self.rotten else env.what_is_wrong(self.store)
         state, has = self.look(self.store)
         if not why and not self.is_between(state):
             why = f'neither old nor new: {state}'
@@ -186,8 +286,9 @@ class Sweep:
     def check_again(self):
         state, _ = self.look(self.store)
         again = self.command('kill', 0)
-        if again.status and not (state == self.new and
-                                 self.already in again.err):
+        if again.status != self.rotten and not (
+                state == self.new and self.already and
+                self.already in again.err):
             return f'run again: {again}'
         state, has = self.look(self.store)
         if state != self.new:
@@ -205,11 +306,12 @@ class Sweep:
             return f'not killed: {done}'
         if how != 'kill' and done.status not in (0, 1):
             return f'an error: {done}'
-        if done.status == 1 and 'deskcast: ' not in done.err:
+        if done.status == 1 and not self.rotten and \
+                'deskcast: ' not in done.err:
             return f'it does not say why: {done}'
         why = self.check_whole()
         # Failed, and all the same done: only if the last fsync is what failed
-        if not why and done.status == 1 and ' fsync ' not in \
+        if not why and not self.rotten and done.status == 1 and ' fsync ' not in \
                 self.calls[n - 1] and self.look(self.store)[0] == self.new:
             why = f'done, and says it failed: {done}'
         return why or self.check_again()

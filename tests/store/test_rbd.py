@@ -221,13 +221,18 @@ def imported(s):
 
 
 def removal(s):
-    number = max(env.versions(env.manifest(s.store, 'win')))
+    number, v = max(env.versions(env.manifest(s.store, 'win')).items())
+    trace = env.boot_trace(s.folder / 'trace', v, 1)
+    s.must('version', 'trace', 'win', number, trace)
+    given = list((s.store / 'vdisks/win').glob('*.trace'))
     with reader(s.name(number, 'sealed')) as read:
         there = read(1, 0)
         s.must('version', 'retire', 'win', number)
         s.must('version', 'rm', 'win', number)
         if not there or not read(1, 900000 // 4096 * 4096):
             return 'a version that is read is taken away'
+    if not given or given[0].exists():
+        return f'its boot trace: {given}'
     s.must('vdisk', 'rm', 'win', '--force')
     s.must('version', 'new', 'other', '--size', '1M')
     return '' if s.images() == {'other.1'} else f'left: {s.images()}'

@@ -75,6 +75,8 @@ class Server:
         for number, v in env.versions(m).items():
             nodes[f'{vdisk}@{number}'] = env.chain(store, vdisk, m, v)
             nodes[f'{vdisk}@{number}.tree'] = self.raw(path / v['tree'])
+            if 'trace' in v:
+                nodes[f'{vdisk}@{number}.trace'] = self.raw(path / v['trace'])
         nodes.update(node or {})
         for i, (name, what) in enumerate(nodes.items()):
             argv += ['--blockdev', json.dumps(
@@ -197,6 +199,43 @@ def from_server(folder):
                        there, '--vdisk', 'none')
     return why or ('' if access == {'test'} else str(access)) or \
         refused(bad, 'none')
+
+
+def trace_contents(store):
+    folder = store / 'vdisks/win'
+    return {v['trace']: (folder / v['trace']).read_bytes()
+            for v in env.manifest(store, 'win')['versions'] if 'trace' in v}
+
+
+def traces(folder):
+    """Boot traces follow; a damaged one does not, and that is told"""
+    here, there = three(folder), target(folder)
+    for granules in ((1, 2), (9,)):
+        for number, v in env.versions(env.manifest(here, 'win')).items():
+            path = env.boot_trace(folder / 'trace', v, *granules, number)
+            must('version', 'trace', 'win', number, path, store=here)
+        with Server(here, folder) as server:
+            done = replicate(server.url, there)[0]
+            again = replicate(here, there)[0]
+        why = first_of(
+            '' if (done['traces'], again['traces']) == (3, 0)
+            else f'{done}, {again}',
+            '' if trace_contents(here) == trace_contents(there)
+            else f'{trace_contents(there)}',
+            env.what_is_wrong(there), env.strangers(there))
+        if why:
+            return why
+    third, names = target(folder, 'third'), sorted(trace_contents(here))
+    flip(here / 'vdisks/win' / names[2], 70)
+    with Server(here, folder) as server:
+        done = deskcast('store', 'replicate', '--from', server.url, '--to',
+                        third)
+    return first_of(
+        '' if done.status == 0 and 'no boot trace of this version' in done.err
+        else done,
+        '' if sorted(trace_contents(third)) == names[:2]
+        else f'{trace_contents(third)}',
+        env.what_is_wrong(third), env.strangers(third))
 
 
 def five_percent(folder):
@@ -538,7 +577,7 @@ def two_at_once(folder):
 
 
 def tests(tap, long):
-    for test in (from_folder, from_server, five_percent, cut, killed,
+    for test in (from_folder, from_server, traces, five_percent, cut, killed,
                  staged_damage, lying_server, damaged_base, contradicting,
                  gone, hostile_names, tls, two_at_once,
                  *([silent, endless_list] if long else [])):

@@ -196,6 +196,17 @@ def open_for_writing(folder):
     return env.what_is_wrong(store)
 
 
+def reader(image):
+    """A desktop that has read from it"""
+    desktop = subprocess.Popen([env.BUILD / 'qemu/qemu-io', '-r', '-f', 'raw', image],
+                               text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    desktop.stdin.write('read 0 4096\n')
+    desktop.stdin.flush()
+    while 'read' not in desktop.stdout.readline():
+        pass
+    return desktop
+
+
 def in_use(folder):
     """A retired version that a desktop runs on still is not deleted"""
     store = folder / 'store'
@@ -203,14 +214,7 @@ def in_use(folder):
     must('version', 'promote', 'win', '2', store=store)
     must('version', 'merge', 'win', '2', store=store)
     must('version', 'retire', 'win', '1', store=store)
-    with subprocess.Popen([env.BUILD / 'qemu/qemu-io', '-r', '-f', 'raw',
-                           store / 'vdisks/win/1.raw'], text=True,
-                          stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as desktop:
-        desktop.stdin.write('read 0 4096\n')
-        desktop.stdin.flush()
-        while 'read' not in desktop.stdout.readline():
-            pass
+    with reader(store / 'vdisks/win/1.raw') as desktop:
         why = refused(deskcast('version', 'rm', 'win', '1', store=store),
                       'is in use', '1.raw')
         desktop.communicate('quit\n')

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Damage is found, and where; versions come out again as they went in."""
 
+import errno
 import os
 import random
 
@@ -9,6 +10,7 @@ from .env import deskcast, must
 from .test_content import new_store
 from .test_kill import write
 from .test_store import first_of, refused
+from stores.process import Missing
 
 BLOCK = 4096
 
@@ -185,6 +187,33 @@ def exported(folder):
                          store=store), 'no version 7'))
 
 
+def exported_where(folder):
+    """It comes out on a file system that cannot rename without replacing, as NFS"""
+    if not env.CUT.exists():
+        raise Missing('cut is for x86-64')
+    store = three(folder)
+    out, log = folder / 'out', folder / 'log'
+    out.mkdir()
+    words = ('vdisk', 'export', 'win', 3, out / 'x.raw')
+
+    def cut(n):
+        return deskcast(*words, store=store, before=[
+            env.CUT, out, log, errno.EINVAL, n])
+
+    done = cut(0)
+    n = next(n for n, call in enumerate(log.read_text().splitlines(), 1)
+             if ' renameat2 ' in call)
+    (out / 'x.raw').unlink()
+    again = cut(n)
+    names = [p.name for p in out.iterdir()]
+    want = env.content(store, 'win', 3)
+    return first_of(
+        done if done.status else '', again if again.status else '',
+        '' if names == ['x.raw'] else f'there are {names}',
+        '' if (out / 'x.raw').read_bytes() == want else 'the content is another',
+        refused(deskcast(*words, store=store), 'exists'))
+
+
 def exported_wrong(folder):
     """A converter that is wrong, or a damaged version, gives no file"""
     store = three(folder)
@@ -220,8 +249,8 @@ def differences(folder):
 
 def tests(tap, _long):
     for test in (sound, damaged_data, damaged_overlay, damaged_tree,
-                 damaged_both, cut_image, exported, exported_wrong,
-                 differences):
+                 damaged_both, cut_image, exported, exported_where,
+                 exported_wrong, differences):
         def run(test=test):
             with env.Folder() as folder:
                 return test(folder)

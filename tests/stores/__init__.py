@@ -7,6 +7,7 @@
     netns     network namespaces with a link between them
     link      a proxy that delays, slows, stalls and cuts
     damage    a proxy that damages what NBD servers answer
+    garble    a proxy that damages the protocol itself
     faults    random schedules of faults, which can be repeated
     client    reads through QEMU, compared with the image
 

@@ -283,3 +283,15 @@ def rewritten(head, kind, length):
     else:
         struct.pack_into('>Q', head, 24, length)
     return bytes(head)
+
+
+class WithStore(Damage):
+    """Its store runs as long as it does."""
+
+    def __enter__(self):
+        self.store.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *args):
+        super().__exit__(*args)
+        self.store.__exit__(*args)

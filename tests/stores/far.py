@@ -135,14 +135,17 @@ class Ganesha(Store):
         self.netns.__enter__()
         for name in ('rpcbind', 'ganesha'):
             self.netns.run('mkdir', '-p', f'/run/{name}')
-        # a copy: a link or a mount would show the path, not the file
         (self.dir / 'www').mkdir()
-        shutil.copyfile(self.image, self.dir / 'www/disk')
+        self.fill()
         (self.dir / 'conf').write_text(self.configuration())
         self.give_user('_rpc')
         self.mapper = Process([self.tree / 'sbin/rpcbind', '-f', '-w'],
                               self.log, self.netns, self.env())
         until(lambda: self.netns.listens(111), 10, 'rpcbind listens')
+
+    def fill(self):
+        # a copy: a link or a mount would show the path, not the file
+        shutil.copyfile(self.image, self.dir / 'www/disk')
 
     def give_user(self, name):
         """rpcbind becomes a user that its package makes."""

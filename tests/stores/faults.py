@@ -99,25 +99,28 @@ WIRE = {
     'unplug': (lambda p: p.wire.down(), lambda p: p.wire.up()),
     'drop': (lambda p: p.wire.drop(), lambda p: p.wire.pass_on()),
 }
-# Where the server is an nbd.Failing
+# Where the server has fail() and good(), as an nbd.Failing
 SERVER = {'errors': (lambda p: p.server.fail(), lambda p: p.server.good())}
 ALL = {**STREAM, **WIRE, **SERVER}
+EIGHT = 8
 # After these nothing at all comes from a store until their end
 DEAD = ('freeze', 'kill', 'stall', 'refuse', 'mute', 'garbage', 'unplug', 'drop')
 
 
 def schedule(seed, count, places=1, kinds=tuple(STREAM), shortest=0.05,
-             longest=1.0, pause=0.2):
+             longest=1.0, pause=0.2, peace=0):
     """A list of faults, one after the other: which place it is, what, for how
-    many seconds, and seconds of peace after it. Half of them are short."""
+    many seconds, and seconds of peace after it. Half of them are short. After
+    one in EIGHT there are at least so many seconds of peace."""
     rng = random.Random(seed)
     faults = []
-    for _ in range(count):
+    for n in range(count):
         top = longest if rng.random() < 0.5 else min(longest, 3 * shortest)
         faults.append({'place': rng.randrange(places),
                        'kind': rng.choice(kinds),
                        'seconds': round(rng.uniform(shortest, top), 3),
-                       'pause': round(rng.uniform(0, pause), 3)})
+                       'pause': round(max(rng.uniform(0, pause), 0 if n % EIGHT
+                                          else peace), 3)})
     return faults
 
 

@@ -2,6 +2,7 @@
 """A node that reads from stores, in a storage daemon of its own."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,8 @@ class Node:
     objects  ObjectOptions that it refers to
     netns    a Namespace that the daemon runs in
     add      False: made without the node, which add() makes later
+
+    .env may be given more variables before it is entered.
     """
 
     # What it is run in; one that has the monitor's chardev, qmp, is to be added
@@ -31,6 +34,7 @@ class Node:
         self.objects = objects
         self.netns = netns
         self.at_once = add
+        self.env = {}
         self.dir = new_folder('node')
         self.path = str(self.dir / 'socket')
         self.log = self.dir / 'log'
@@ -47,7 +51,7 @@ class Node:
                  '--chardev', f'socket,id=qmp,fd={peer.fileno()}',
                  *self.monitor],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                pass_fds=[peer.fileno()])
+                env={**os.environ, **self.env}, pass_fds=[peer.fileno()])
         peer.close()
         self.qmp = Qmp(ours)
         try:

@@ -75,6 +75,14 @@ def fetch(name):
     return pathlib.Path(done.stdout.strip())
 
 
+def guest_image():
+    """The disk of a Debian guest, raw."""
+    folder = os.environ.get('DESKCAST_GUEST') or subprocess.run(
+        [TOP / 'scripts/guest-image', '--quiet'], check=True, text=True,
+        stdout=subprocess.PIPE).stdout.strip()
+    return pathlib.Path(folder) / 'disk.raw'
+
+
 def run(*argv, **kwargs):
     """A program to its end; what it printed, or a StoreError."""
     done = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL,

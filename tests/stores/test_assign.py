@@ -4,13 +4,14 @@ other stores, another tree, another cache. And pushes that are wrong."""
 
 import contextlib
 import pathlib
+import tempfile
 import time
 
 from . import images, nbd
-from .process import program, run
+from .process import MEMORY, program, run, until
 from .reader import Connection
 from .test_commands import GuestError, Machine, SOON, reset
-from .test_pvs import MIB, verity
+from .test_pvs import MIB, node_of, verity
 
 VERSIONS = (1, 2)
 
@@ -206,9 +207,61 @@ def gone(folder):
         return None if d.shows(2) else 'not taken at the next reset'
 
 
+def stands(folder):
+    """Stopped for want of its store, it is reset to a version that is there,
+    and goes on with that by itself."""
+    with Vdisk(folder, **{'outage-action': 'pause', 'outage-wait': 1}) as d:
+        d.assign(version=2, **{'verity-root': d.roots[2]})
+        d.stores[1].kill()
+        time.sleep(1)
+        d.machine.ask('cont')
+        d.machine.qmp.wait_event('STOP', 30)
+        d.machine.answers()
+        if d.machine.status() != 'io-error':
+            return f'it is not stopped: {d.machine.status()}'
+        reset(d.machine)
+        until(lambda: d.machine.status() == 'running', 20, 'it goes on')
+        return None if d.shows(2) else 'it does not show version 2'
+
+
+def in_outage(folder):
+    """A version that is all here is taken while its store is away, which is told
+    then and not before; and so is its end."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as memory:
+        where = {'host-cache': f'{memory}/%r.cache',
+                 'host-cache-map': f'{memory}/%r.map'}
+        with Vdisk(folder, **where) as d:
+            root = d.roots[2]
+            cache = {k: v.replace('%r', root) for k, v in where.items()}
+            tree = {'driver': 'file', 'filename': f'{d.dir}/tree-2'}
+            with node_of(d.images[2], d.stores[2], version=2, **cache, **{
+                    'verity-root': root, 'verity-tree': tree}) as relay:
+                relay.command('vdisk-hydrate', **{'node-name': 'disk'})
+                until(lambda: not relay.command('query-jobs'), 30,
+                      'it is here')
+                relay.end()
+            d.stores[2].kill()
+            d.assign(version=2, **{'verity-root': root})
+            time.sleep(2)
+
+            def told():
+                return [e['active'] for e in d.events('VDISK_OUTAGE')]
+
+            early = told()
+            reset(d.machine)
+            until(told, 20, 'an outage is told')
+            shown = d.shows(2)
+            d.stores[2].start()
+            until(lambda: told()[-1:] == [False], 20, 'its end is told')
+            return None if shown and not early and told() == [True, False] \
+                else f'shown: {shown}; told: {early}, then {told()}'
+
+
 def tests(folder, _args):
     yield 'assign: taken at a system reset', taken, folder
     yield 'assign: bad roots and sizes', bad_push, folder
     yield 'assign: a store with another image', bad_content, folder
     yield 'assign: a tree that is not to be believed', bad_tree, folder
     yield 'assign: a store that is gone at the reset', gone, folder
+    yield 'assign: to a guest that stands still', stands, folder
+    yield 'assign: taken during an outage', in_outage, folder

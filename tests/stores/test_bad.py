@@ -385,6 +385,37 @@ def cut_tree(folder, image):
         else f'{early} read early; {readers.summary()}; {said}'
 
 
+def frozen_tree(image):
+    """What waits for the tree is no fault of the store whose data waits."""
+    pinned = verity(image)
+    tree = pinned['verity-tree']['filename']
+    with nbd.StorageDaemon(image, tcp=True) as store, \
+            nbd.StorageDaemon(tree, tcp=True) as trees:
+        pinned['verity-tree'] = trees.options()
+        with node_of(image, store, **pinned, **{
+                'outage-action': 'wait', 'request-timeout': 500}) as node:
+            until(lambda: [s['state'] for s in info(node)['stores']] ==
+                  ['up', 'up'], 10, 'both are up')
+            before = info(node)['stores'][0]['errors']
+            trees.freeze()
+            with Readers(node.path, image, 4) as readers:
+                until(lambda: info(node)['stores'][1]['errors'], 20,
+                      'the tree is missed')
+                time.sleep(3)
+                early, now = len(readers.reads), info(node)['stores'][0]
+                trees.thaw()
+                until(lambda: len(readers.reads) > 100, 20, 'reads go on')
+                readers.stop()
+            told = [e['data'] for name in ('VDISK_STORE', 'VDISK_OUTAGE')
+                    for e in node.events(name) if not e['data']['tree']]
+    good = not early and now['errors'] == before and now['state'] == 'up' \
+        and not readers.wrong and not readers.errors
+    bad = [t for t in told if t.get('state') != 'up' and
+           t.get('active', True)]
+    return None if good and not bad else \
+        f'{early} read early, {now}, {told}; {readers.summary()}'
+
+
 # Host caches
 
 
@@ -440,6 +471,7 @@ def tests(folder, _args):
     yield ('a root hash of another image', wrong_root, image,
            nbd.StorageDaemon(verity_file(image), tcp=True))
     yield 'a verity tree that was cut off', cut_tree, folder, image
+    yield 'a verity tree whose server is frozen', frozen_tree, image
     yield 'a host cache on a read-only file system', read_only, small
 
 

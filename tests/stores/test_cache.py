@@ -2,6 +2,7 @@
 """The host cache behind the drivers: relays that are killed, hosts that are
 started again, files that are damaged or cut; every byte compared."""
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -12,7 +13,7 @@ import signal
 import tempfile
 import time
 
-from . import far, images, nbd
+from . import ceph, far, images, nbd
 from .link import Link
 from .node import GuestError
 from .process import LARGE, MEMORY, program, run, until
@@ -23,6 +24,7 @@ MIB = 1 << 20
 SIZE = 8 * MIB
 FAR_SIZE = 32 * MIB         # of it no more than 8 MiB are fetched ahead
 GRANULE = 4096
+MAP_HEADER = 4096           # of the live map; 2 bits a granule follow
 SOON = 3.0                  # seconds; no QMP command takes longer
 
 
@@ -219,6 +221,39 @@ def alone(folder):
     return None if cut == image.read_bytes() else 'cut off: content differs'
 
 
+def forget(cache, g):
+    """The live map does not have the granule any more."""
+    with open(cache.map, 'r+b') as f:
+        f.seek(MAP_HEADER + g // 4)
+        byte = f.read(1)[0]
+        f.seek(MAP_HEADER + g // 4)
+        f.write(bytes([byte & ~(3 << g % 4 * 2)]))
+
+
+def half_head(folder):
+    """The head of the tree is two granules. Where the map has one of them, as
+    when a relay was killed in between, nobody takes it for more than it is; the
+    next relay has both again."""
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    job = {'node-name': 'disk', 'job-id': 'job'}
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        for n in range(3):
+            with node_of(image, store, **pinned, **f.options()) as relay:
+                relay.command('vdisk-hydrate', **job)
+                until(lambda: not relay.command('query-jobs'), 30,
+                      'the job ends')
+                if n == 2:
+                    break
+                forget(f, SIZE // GRANULE + n)
+                relay.command('vdisk-hydrate', **job)
+                time.sleep(1)
+                if info(relay)['corrupt']:
+                    return f'half {n}: a store is blamed'
+                relay.popen.kill()
+    return None
+
+
 class Relay(nbd.NbdStore):
     """A relay as its desktops see it."""
 
@@ -287,7 +322,8 @@ def far_dies(folder, kind):
     pinned = verity(image)
     half = FAR_SIZE // 2
     with files() as f, kind(image) as store, \
-            node_of(image, store, **pinned, **f.options()) as relay, \
+            node_of(image, store, netns=store.netns, **pinned,
+                    **f.options()) as relay, \
             desktop_of(image, f, Relay(image, relay), **pinned) as desktop:
         desktop.command('vdisk-reset', **{'node-name': 'disk'})
         with contextlib.closing(Connection(desktop.path)) as c:
@@ -296,8 +332,7 @@ def far_dies(folder, kind):
         missing = FAR_SIZE - cached(relay)
         store.freeze()
         why = hits_go_on(desktop, image, half, 2)
-        store.kill()
-        store.start()
+        store.restart()
         with contextlib.closing(Connection(desktop.path, timeout=120)) as c:
             shown += [c.read(at, MIB) for at in range(half, FAR_SIZE, MIB)]
     right = b''.join(shown) == image.read_bytes()
@@ -334,6 +369,28 @@ def read_by_desktops(folder):
     # and the relay's would be seen
     return None if all(m and set(m) == {'r'} for m in modes[:2]) and \
         all('w' in m for m in modes[2:]) else str(modes)
+
+
+def together(folder):
+    """Eight desktops read the same places at the same time, over a far link:
+    none of them is in sequence, so nothing but those places is fetched."""
+    image = images.make(folder, 'cached', SIZE)
+    places = [i * MIB // 2 + MIB // 4 for i in range(16)]
+    data = image.read_bytes()
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            Link(store, delay=20) as link, \
+            node_of(image, link, **verity(image), **f.options()) as relay, \
+            contextlib.ExitStack() as stack, \
+            concurrent.futures.ThreadPoolExecutor(8) as pool:
+        desktops = [stack.enter_context(contextlib.closing(
+            Connection(relay.path))) for _ in range(8)]
+        wrong = [at for at in places for got in pool.map(
+            lambda c, at=at: c.read(at, GRANULE), desktops)
+                 if got != data[at:at + GRANULE]]
+        time.sleep(0.5)         # for what would be fetched ahead
+        local = cached(relay)
+    return None if not wrong and local == len(places) * GRANULE else \
+        f'wrong at {wrong}; {local} bytes for {len(places)} granules'
 
 
 def limited(folder):
@@ -418,11 +475,14 @@ def tests(folder, args):
     rounds = 400 if args.long else 25
     yield 'cache: a scan trusts what is right', scanned, folder, seed
     yield 'cache: a scan does not keep a relay', quit_in_scan, folder
+    yield 'cache: half of the tree\'s head', half_head, folder
     yield 'cache: relay and stores are gone', alone, folder
     yield 'cache: the relay is stopped', stopped, folder
-    for kind in (far.Tgt, far.Nginx):
+    more = (far.Ganesha, ceph.Ceph) if args.long else ()
+    for kind in (far.Tgt, far.Nginx, *more):
         yield f'cache: a far store dies, {kind.name}', far_dies, folder, kind
     yield 'cache: desktops cannot write to it', read_by_desktops, folder
+    yield 'cache: eight read the same at once', together, folder
     yield 'cache: its limit', limited, folder
     yield 'cache: without a tree', without_tree, folder
     yield 'cache: what is refused', refused, folder

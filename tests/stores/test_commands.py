@@ -3,18 +3,22 @@
 stock node, as the control, hangs until its server comes back. The read is the
 firmware's, of the boot sector."""
 
+import operator
 import pathlib
+import struct
 import time
 
 from . import faults, images
 from .node import GuestError
 from .process import program, run, until
+from .test_pvs import RESUMED
 
-from guest import Guest                 # node has told Python where
+from guest import Guest, event_time     # node has told Python where
 
 # In seconds: no answer takes longer, and nothing is left standing
 SOON = 3.0
 MIB = 1 << 20
+SECTOR = 512
 
 
 class Machine(Guest):
@@ -167,8 +171,72 @@ def hangs(folder, image, name):
         return f'it does not hang: {time.monotonic() - begin:.1f} s'
 
 
+def resumes(folder, image, away, back):
+    """It stands still as the store does not answer, and goes on by itself as
+    soon as that is back: at the latest after RESUMED, when the machine has the
+    time to do so in one of two rounds."""
+    took = []
+    for _ in range(2):
+        with faults.Place(image) as place, Machine(
+                folder, 'resumes', {**pvs_disk(folder, place), 'outage-wait': 1,
+                                    'outage-action': 'pause'}) as m:
+            time.sleep(0.7)
+            away(place.server)
+            m.ask('cont')
+            m.qmp.wait_event('STOP', 30)
+            m.answers()
+            if m.status() != 'io-error':
+                return f'it does not stand still: {m.status()}'
+            begin = time.time()
+            back(place.server)
+            took.append(event_time(m.qmp.wait_event('RESUME', 20)) - begin)
+    print(f'# resumed after {", ".join(f"{1000 * t:.0f}" for t in took)} ms',
+          flush=True)
+    return None if min(took) < RESUMED else f'resumed after {took}'
+
+
+# A boot sector that writes itself to sector 64, by the firmware, and loops
+WRITER = bytes.fromhex('31c0 8ed8 be107c b80043 b280 cd13 ebfe'
+                       '1000 0100 007c0000 4000000000000000') \
+    .ljust(510, b'\0') + b'\x55\xaa'
+WRITTEN = 64
+
+
+def own_disk_fails(folder):
+    """It was stopped for want of its store once, and went on. An error of its
+    own disk stops it later, and nobody lets it go on then."""
+    image = images.make(folder, 'writer')
+    image.write_bytes(WRITER + image.read_bytes()[SECTOR:])
+    with faults.Place(image) as place:
+        disk = pvs_disk(folder, place)
+        layer = pathlib.Path(disk['file']['filename'])
+        data_offset, = struct.unpack_from('<Q', layer.read_bytes(), 80)
+        disk['file'] = {
+            'driver': 'blkdebug', 'image': disk['file'],
+            'inject-error': [{'event': 'none', 'iotype': 'write', 'errno': 5,
+                              'sector': data_offset // SECTOR + WRITTEN}]}
+        with Machine(folder, 'own', disk) as m:
+            stuck(m, place)
+            stop(m)
+            place.server.thaw()
+            m.ask('cont')
+            m.qmp.wait_event('BLOCK_IO_ERROR', 30, operation='write')
+            m.qmp.wait_event('STOP', 5)
+            m.answers(2)
+            resumed = [e for e in m.qmp.events if e['event'] == 'RESUME']
+            return None if m.status() == 'io-error' and not resumed else \
+                f'{m.status()}, {len(resumed)} times RESUME'
+
+
 def tests(folder, _args):
     image = images.make(folder, 'image')
     for name in COMMANDS:
         yield f'a read is stuck: {name}', answers, folder, image, name
         yield f'control, stock: {name} hangs', hangs, folder, image, name
+    for name, away, back in (('killed', 'kill', 'start'),
+                             ('frozen', 'freeze', 'thaw')):
+        yield (f'a guest stands still, its store {name}, and goes on', resumes,
+               folder, image, operator.methodcaller(away),
+               operator.methodcaller(back))
+    yield 'a guest stopped by its own disk stands still', own_disk_fails, \
+        folder

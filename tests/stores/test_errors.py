@@ -19,20 +19,12 @@ WAIT = 1
 STANDS = 3
 
 
-class Odd(damage.Damage):
+class Odd(damage.WithStore):
     """Answers probes; all reads are damaged so until good() is called."""
 
     def __init__(self, image, kind):
         super().__init__(nbd.StorageDaemon(image), 1.0, (kind,),
                          tcp=('127.0.0.1', free_port()))
-
-    def __enter__(self):
-        self.store.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *args):
-        super().__exit__(*args)
-        self.store.__exit__(*args)
 
     def choose(self, length):
         return super().choose(length) if length > PROBE else None
@@ -110,8 +102,16 @@ def stopped(m):
     m.qmp.wait_event('STOP', 30)
     m.answers(STANDS)
     stops, status = len(events(m, 'STOP')), m.status()
-    return None if stops == 1 and status == 'io-error' else \
-        f'{stops} stops, {status}'
+    denied = denied_ms(m)
+    return None if stops == 1 and status == 'io-error' and \
+        1000 * (STANDS - 1) < denied < 1000 * 60 else \
+        f'{stops} stops, {status}, for {denied} ms'
+
+
+def denied_ms(m):
+    """A store that answers nothing but errors is down: that is an outage."""
+    now = m.ask('query-vdisks')[0]['pvs']
+    return now.get('denied-ms', 0) or now.get('outage-ms', 0)
 
 
 def stands(folder, bad, *others, **more):
@@ -127,6 +127,8 @@ def stands(folder, bad, *others, **more):
         took = event_time(events(m, 'RESUME')[count]) - begin
         shown = content(m, folder) == bad.image.read_bytes()
         told = [e['data']['active'] for e in events(m, 'VDISK_OUTAGE')]
+        if denied_ms(m):
+            return f'it runs, and is denied something: {denied_ms(m)} ms'
     print(f'# resumed after {1000 * took:.0f} ms', flush=True)
     # Where it fails from the start on, that is told before anybody listens
     good = told[-2:] == [True, False] or \

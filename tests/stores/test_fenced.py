@@ -10,6 +10,7 @@ from .nbd import VolatileStorageDaemon, server_options
 from .process import OURS, new_folder, run, until
 from .reader import Connection, ReadError
 from .test_private import LABEL, SECTOR, SIZE, Private, stamped
+from .test_private_jobs import job
 
 BLOCK = 4096
 BLOCKS = 256
@@ -18,16 +19,29 @@ BLOCKS = 256
 class Slow(Private):
     """Its reconnect buffer is read slowly: so many requests a second."""
 
-    def __init__(self, folder, store, reads, **more):
+    child, limit = 'journal', 'iops-read'
+
+    def __init__(self, folder, store, number, **more):
         super().__init__(folder, store, 'slow', **more)
-        self.options['journal'] = {'driver': 'throttle', 'throttle-group': 't',
-                                   'file': self.options['journal']}
+        self.options[self.child] = {
+            'driver': 'throttle', 'throttle-group': 't',
+            'file': self.options[self.child]}
         self.objects = [{'qom-type': 'throttle-group', 'id': 't',
-                         'limits': {'iops-read': reads}}]
+                         'limits': {self.limit: number}}]
+
+
+class SlowCopy(Slow):
+    """Its local copy is written slowly."""
+
+    child, limit = 'file', 'iops-write'
 
 
 def up(node):
     until(lambda: node.pvs()['stores'][0]['state'] == 'up', 20, 'it is up')
+
+
+def lag(node):
+    return node.pvs()['buffer']['lag-bytes']
 
 
 def away(node):
@@ -52,14 +66,16 @@ def fill(node, what):
     conn.close()
 
 
-def stale_writer(args):
+def stale_writer(args, rate=0):
     """An epoch that is being sent when the link is cut does not go out on the
-    connection that tells that the vDisk is somebody else's by now."""
+    connection that tells that the vDisk is somebody else's by now; nor, with a
+    rate of bytes a second at which it comes, while the label is being read."""
     folder = new_folder('fenced')
     image = folder / 'image'
     image.write_bytes(bytes(SIZE + LABEL))
     with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store, \
-            Link(store) as link, Slow(folder, link, 60) as first:
+            Link(store) as link, \
+            Slow(folder, link, 60, **{'request-timeout': 20000}) as first:
         up(first)
         fill(first, b'A')
         time.sleep(0.5)                 # it is being sent: 256 reads, 60 a second
@@ -70,13 +86,74 @@ def stale_writer(args):
             up(rival)
             fill(rival, b'B')
             rival.drain()
-            link.set(refuse=0)
-            until(lambda: first.pvs()['fenced'], 20, 'the first one is fenced')
-            time.sleep(BLOCKS / 60 + 1)         # all of it was read by now
+            link.set(refuse=0, rate=rate)
+            until(lambda: first.pvs()['fenced'], 60, 'the first one is fenced')
+            link.set(rate=0)
+            # all of it was read by then
+            time.sleep(1 if rate else BLOCKS / 60 + 1)
             held = image.read_bytes()[:BLOCKS * BLOCK]
     wrong = sum(held[at:at + BLOCK] != b'B' * BLOCK
                 for at in range(0, len(held), BLOCK))
     return f'{wrong} blocks are not what the rival flushed' if wrong else None
+
+
+def taken_back(args):
+    """Who takes the vDisk back has a copy of what it was before: that does not
+    count any more."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store:
+        for name, what in (('first', b'A'), ('rival', b'B')):
+            with Private(folder, store, name, **{'take-over': True}) as node:
+                up(node)
+                fill(node, what)
+                # Its copy is durable then, and has all
+                if error := job(node, 'vdisk-window-open', reserve=BLOCK) or \
+                        job(node, 'vdisk-window-close'):
+                    return error
+                node.end()
+        with Private(folder, store, 'first', **{'take-over': True}) as node:
+            up(node)
+            conn = Connection(node.path, timeout=60)
+            held = conn.read(0, BLOCKS * BLOCK)
+            conn.close()
+    return None if held == b'B' * BLOCKS * BLOCK else \
+        'it has what it had before the other host wrote'
+
+
+def settled(args):
+    """What the store was sent before it was somebody else's stays in the buffer
+    if the tail has not passed it by then."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    last = SIZE - BLOCK
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store, \
+            Link(store) as link, SlowCopy(folder, link, 20) as first:
+        up(first)
+        conn = Connection(first.path, timeout=60)
+        for n in range(100):            # so many writes to the copy
+            conn.write(2 * n * BLOCK, b'A' * BLOCK)
+        conn.flush()
+        conn.write(last, b'Z' * BLOCK)
+        conn.flush()
+        conn.close()
+        until(lambda: image.read_bytes()[last:SIZE] == b'Z' * BLOCK, 20,
+              'it is sent')
+        time.sleep(0.3)
+        if lag(first) <= BLOCK:
+            return f'it is settled already: {lag(first)}'
+        link.set(refuse=1)
+        link.cut()
+        away(first)
+        with Private(folder, store, 'rival', **{'take-over': True}) as rival:
+            up(rival)
+        link.set(refuse=0)
+        until(lambda: first.pvs()['fenced'], 20, 'the first one is fenced')
+        until(lambda: lag(first) <= BLOCK, 60, 'what was under way has ended')
+        time.sleep(1)
+        return None if lag(first) == BLOCK else 'it is out of the buffer'
 
 
 def looking(args):
@@ -147,11 +224,40 @@ def full(args):
         writer.join(2)
         if writer.is_alive():
             return f'it still waits, after {writer.count} writes'
-        first.command('vdisk-window-open', **{'node-name': 'disk',
-                                              'job-id': 'w', 'reserve': BLOCK})
-        end = first.qmp.wait_event('BLOCK_JOB_COMPLETED', 10, device='w')
-        error = end['data'].get('error', 'none')
+        error = job_of(first, 'vdisk-window-open', reserve=BLOCK) or 'none'
         return None if 'vDisk' in error and 'local' in error else error
+
+
+def job_of(node, name, **arguments):
+    """To its end; its error, or None."""
+    node.command(name, **{'node-name': 'disk', 'job-id': 'w', **arguments})
+    end = node.qmp.wait_event('BLOCK_JOB_COMPLETED', 30, device='w')
+    return end['data'].get('error')
+
+
+def window(args):
+    """A window that is to be closed when there is nothing to ship, but the
+    vDisk is somebody else's: the buffer is left alone."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store:
+        with Private(folder, store, 'first') as first:
+            up(first)
+            if error := job_of(first, 'vdisk-window-open', reserve=BLOCK):
+                return f'it is not opened: {error}'
+            first.end()
+        with Private(folder, store, 'rival', **{'take-over': True}) as rival:
+            up(rival)
+        with Private(folder, store, 'first') as first:
+            until(lambda: first.pvs()['fenced'], 20, 'the first one is fenced')
+            time.sleep(1.5)         # what it still had to note is noted
+            before = first.files[1].read_bytes()
+            error = job_of(first, 'vdisk-window-close') or 'none'
+            if 'stays as it is: ' not in error:
+                return f'it is closed: {error}'
+            return None if first.files[1].read_bytes() == before else \
+                'its buffer is written to'
 
 
 class Flusher(threading.Thread):
@@ -210,6 +316,11 @@ def rescued(args):
 
 def tests(_, args):
     yield 'fenced: what was being sent is not sent any more', stale_writer, args
+    if args.long:
+        yield ('fenced: nor while its label is read', stale_writer, args, 2500)
+        yield 'fenced: what is settled afterwards', settled, args
+    yield 'fenced: taken back, with an old copy', taken_back, args
     yield 'fenced: looking at the label disturbs nobody', looking, args
     yield 'fenced: a full buffer, and a window', full, args
+    yield 'fenced: a window that is to be closed', window, args
     yield 'fenced: its buffer is left alone, and rescued', rescued, args

@@ -2,23 +2,14 @@
 """What the guest harness of tests/e2e tells of outages, shown on QEMU's own
 drivers and on pvs: desktops that stream through an outage. With --long only."""
 
-import os
 import pathlib
-import subprocess
 import time
 
 from . import faults, nbd
-from .process import TOP, program, run, until
+from .process import guest_image, program, run, until
 
 import accel                                # node has told Python where
 from guest import Guest
-
-
-def guest_image():
-    folder = os.environ.get('DESKCAST_GUEST') or subprocess.run(
-        [TOP / 'scripts/guest-image', '--quiet'], check=True, text=True,
-        stdout=subprocess.PIPE).stdout.strip()
-    return pathlib.Path(folder) / 'disk.raw'
 
 
 def boot(node, folder, name, extra=(), errors='stop'):

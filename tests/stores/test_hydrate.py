@@ -5,12 +5,13 @@ import contextlib
 import os
 import pathlib
 import random
+import threading
 import time
 
-from . import images, nbd
+from . import damage, images, nbd
 from .link import Link
 from .node import GuestError
-from .process import free_port, until
+from .process import OURS, free_port, until
 from .reader import Connection, Readers
 from .test_cache import MIB, files
 from .test_pvs import cached, everything, info, node_of, verity
@@ -95,6 +96,116 @@ def outage(folder):
         ended(relay)
         return None if everything(relay) == image.read_bytes() else \
             'content differs'
+
+
+def said_at_end(node):
+    """The error that the job ended with, or None."""
+    return node.events('BLOCK_JOB_COMPLETED')[-1]['data'].get('error')
+
+
+def cut_off(folder):
+    """The cache file is truncated: what can be kept nowhere is not fetched."""
+    image = images.make(folder, 'hydrated', SIZE)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, store, **verity(image), **f.options()) as relay:
+        relay.command('vdisk-hydrate', speed=4 * MIB, **HYDRATE)
+        until(lambda: cached(relay) > SIZE // 4, 10, 'a part is here')
+        os.truncate(f.data, f.data.stat().st_size // 2)
+        ended(relay)
+        said, first = said_at_end(relay), fetched(relay)
+        # and at once, when it is begun again
+        relay.command('vdisk-hydrate', **HYDRATE)
+        ended(relay)
+        good = 'was cut off' in (said or '') and said_at_end(relay) == said
+        return None if good and first < SIZE and \
+            fetched(relay) == first else \
+            f'{said}; {first} and {fetched(relay)} fetched'
+
+
+class Wrong(damage.Damage):
+    """A store that has one byte wrong, at .place, until that is none."""
+
+    def __init__(self, store, place):
+        super().__init__(store, 1.0, ('flip',), tcp=('127.0.0.1', free_port()))
+        self.place = place
+
+    def spoil(self, kind, offset, data):
+        at = (self.place or 0) - offset
+        if self.place is None or not 0 <= at < len(data):
+            return data
+        return data[:at] + bytes([data[at] ^ 1]) + data[at + 1:]
+
+
+def not_had(relay, missing, tree=0):
+    """The job makes all local but so many bytes, and says so; else, what is
+    wrong."""
+    ended(relay, 60)
+    said = said_at_end(relay) or ''
+    return None if cached(relay) == SIZE - missing and said.startswith(
+        f'{missing + tree} bytes of the version cannot be had') else \
+        f'{cached(relay)} local; {said}'
+
+
+def neighbours(relay, image, place):
+    """Who reads beside the block has that at once."""
+    begin = place // MIB * MIB
+    data = image.read_bytes()
+    with contextlib.closing(Connection(relay.path, timeout=20)) as c:
+        return [at for at in range(begin, begin + MIB, 4096)
+                if not at <= place < at + 4096 and
+                c.read(at, 4096) != data[at:at + 4096]]
+
+
+def denied(folder):
+    """A block that no store has right: the rest is made local, also while
+    somebody waits for that block, and it is told once, however often it is
+    asked for."""
+    image = images.make(folder, 'hydrated', SIZE)
+    place = 9 * MIB + 77777
+    got = []
+    with files() as f, nbd.StorageDaemon(image) as good, \
+            Wrong(good, place) as store, \
+            node_of(image, store, **verity(image), **f.options()) as relay:
+        relay.command('vdisk-hydrate', **HYDRATE)
+        until(lambda: info(relay)['corrupt'], 20, 'the block is asked for')
+        wrong = neighbours(relay, image, place)
+        why = wrong or not_had(relay, 4096)
+        if why:
+            return f'nobody waits: {why}'
+        with contextlib.closing(Connection(relay.path, timeout=60)) as c:
+            waits = threading.Thread(
+                target=lambda: got.append(c.read(place // 4096 * 4096, 4096)))
+            waits.start()
+            time.sleep(0.5)
+            relay.command('vdisk-hydrate', **HYDRATE)
+            why = not_had(relay, 4096)
+            count = info(relay)['corrupt']
+            told = relay.events('VDISK_CORRUPT')
+            early = list(got)
+            store.place = None
+            waits.join()
+        relay.command('vdisk-hydrate', **HYDRATE)
+        ended(relay)
+        shown = everything(relay) == image.read_bytes()
+        said = said_at_end(relay)
+    if why or early or len(told) != 1 or count < 5:
+        return f'{why}; {len(early)} read early; {count} wrong answers, {told}'
+    return None if shown and not said else f'mended: {said}'
+
+
+def denied_tree(folder):
+    """A block of the tree that no store has right: the same for what it and
+    its neighbours vouch for."""
+    image = images.make(folder, 'hydrated', SIZE)
+    pinned = verity(image)
+    tree = pathlib.Path(pinned['verity-tree']['filename'])
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            nbd.StorageDaemon(tree) as good, \
+            Wrong(good, 20 * 4096) as bad:      # of the leaves from 18 to 33
+        pinned['verity-tree'] = bad.options()
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            relay.command('vdisk-hydrate', **HYDRATE)
+            return not_had(relay, SIZE // 2, 16 * 4096)
 
 
 def cancelled(folder):
@@ -206,34 +317,96 @@ def delta(folder):
         return None if everything(other) == bytes(data) else 'content differs'
 
 
+# Where a boot reads
+PLACES = [(n * 37 % 512) * 32768 for n in range(0, 512, 5)]
+# Seconds without a read after which a boot is over
+QUIET = 60
+
+
+def boot(relay):
+    """What of it is local then"""
+    with contextlib.closing(Connection(relay.path)) as connection:
+        for at in PLACES:
+            connection.read(at, 4096)
+    return cached(relay)
+
+
+def fetched_ahead(relay, store, image, seen):
+    """As much as one relay saw read is local on this one, before it is read."""
+    until(lambda: cached(relay) >= seen, 10, 'it is fetched ahead')
+    budget = info(relay)['budget']
+    if budget['boot-bytes'] != budget['boot-local-bytes'] or \
+            budget['boot-bytes'] < len(PLACES) * 4096:
+        return str(budget)
+    store.kill()
+    data = image.read_bytes()
+    with contextlib.closing(Connection(relay.path, timeout=5)) as connection:
+        wrong = [at for at in PLACES
+                 if connection.read(at, 4096) != data[at:at + 4096]]
+    return f'wrong at {wrong}' if wrong else None
+
+
 def traced(folder):
     """What one relay saw read is local on the next host before it is read."""
     image = images.make(folder, 'hydrated', SIZE)
     pinned = verity(image)
-    places = [(n * 37 % 512) * 32768 for n in range(0, 512, 5)]
     with files() as f, files() as g, \
             nbd.StorageDaemon(image, tcp=True) as store:
         trace = {'boot-trace': str(f.disk / 'trace')}
         with node_of(image, store, **pinned, **f.options(), **trace) as relay:
-            connection = Connection(relay.path)
-            for at in places:
-                connection.read(at, 4096)
-            connection.close()
-            seen = cached(relay)
+            seen = boot(relay)
             relay.end()
         with node_of(image, store, **pinned, **g.options(), **trace) as relay:
-            until(lambda: cached(relay) >= seen, 10, 'it is fetched ahead')
-            budget = info(relay)['budget']
-            if budget['boot-bytes'] != budget['boot-local-bytes'] or \
-                    budget['boot-bytes'] < len(places) * 4096:
-                return str(budget)
-            store.kill()
-            connection = Connection(relay.path, timeout=5)
-            data = image.read_bytes()
-            wrong = [at for at in places
-                     if connection.read(at, 4096) != data[at:at + 4096]]
-            connection.close()
-            return f'wrong at {wrong}' if wrong else None
+            return fetched_ahead(relay, store, image, seen)
+
+
+def traced_and_killed(folder):
+    """The trace is there when the boot is over, not when the relay ends."""
+    image = images.make(folder, 'hydrated', SIZE)
+    pinned = verity(image)
+    with files() as f, files() as g, \
+            nbd.StorageDaemon(image, tcp=True) as store:
+        path, clock = f.disk / 'trace', f.disk / 'clock'
+        trace = {'boot-trace': str(path)}
+        relay = node_of(image, store, **pinned, **f.options(), **trace)
+        relay.env = {'LD_PRELOAD': str(OURS / 'tests/stores/later.so'),
+                     'LATER': str(clock)}
+        clock.touch()
+        with relay:
+            seen = boot(relay)
+            os.truncate(clock, QUIET - 20)
+            boot(relay)
+            time.sleep(0.5)
+            if path.exists():
+                return 'it was written before the boot was over'
+            os.truncate(clock, 2 * QUIET)
+            until(lambda: info(relay) and path.exists(), 10, 'it is written')
+            relay.popen.kill()
+            relay.popen.wait()
+        left = [p.name for p in f.disk.iterdir() if p.name.startswith('trace.')]
+        if left:
+            return f'{left} are left'
+        with node_of(image, store, **pinned, **g.options(), **trace) as relay:
+            return fetched_ahead(relay, store, image, seen)
+
+
+def brought(folder):
+    """A trace that came while one was recorded is kept."""
+    image = images.make(folder, 'hydrated', SIZE)
+    with files() as f, files() as g, \
+            nbd.StorageDaemon(image, tcp=True) as store:
+        good, path = f.disk / 'trace', g.disk / 'trace'
+        with node_of(image, store, **f.options(),
+                     **{'boot-trace': str(good)}) as relay:
+            boot(relay)
+            relay.end()
+        with node_of(image, store, **g.options(),
+                     **{'boot-trace': str(path)}) as relay:
+            with contextlib.closing(Connection(relay.path)) as connection:
+                connection.read(SIZE - 8192, 4096)
+            os.link(good, path)
+            relay.end()
+        return None if path.samefile(good) else 'it was written over'
 
 
 def no_trace(folder):
@@ -268,6 +441,13 @@ def tests(folder, _args):
     yield 'hydrate: reads come first', demand_first, folder
     yield 'hydrate: an outage', outage, folder
     yield 'hydrate: cancelled in an outage', cancelled, folder
+    yield 'hydrate: the cache is cut off', cut_off, folder
+    yield 'hydrate: a block that no store has right', denied, folder
+    yield ('hydrate: a block of the tree that no store has right', denied_tree,
+           folder)
     yield 'hydrate: only what differs from another version', delta, folder
     yield 'a boot trace is recorded and fetched ahead', traced, folder
+    yield 'a boot trace is written when the boot is over', \
+        traced_and_killed, folder
+    yield 'a boot trace that came meanwhile is kept', brought, folder
     yield 'what is no boot trace', no_trace, folder

@@ -9,6 +9,7 @@ import shutil
 import struct
 import time
 
+from . import buffer
 from .link import Link
 from .nbd import VolatileStorageDaemon, server_options
 from .node import Node
@@ -55,11 +56,15 @@ class Model:
         return b''.join(stamped(self.number, s)
                         for s in range(first, first + count))
 
-    def flushed(self):
-        """All that was answered is durable now."""
+    def answered(self):
+        """All of it: nothing that only kills a process takes it away."""
         for h in self.history:
             if len(h) > 1:
                 del h[:-1]
+
+    def flushed(self):
+        """All that was answered is durable now."""
+        self.answered()
         self.bounds.append(self.number)
 
     def numbers(self, content):
@@ -81,12 +86,15 @@ class Model:
                            f'{self.history[s]}')
             self.history[s] = [number]
 
-    def is_prefix(self, content, full):
+    def is_prefix(self, content, full, epochs):
         """Of a store alone: complete up to some flush, and a part of what came
-        until the next one. full: the history of each sector."""
+        until the next one. full: the history of each sector; epochs: the last
+        number of each that the buffer has, and first the one before them all,
+        up to which the store has everything."""
         numbers = self.numbers(content)
         newest = max(numbers)
-        bound = max(b for b in self.bounds if b < newest) if newest else 0
+        bounds = {*self.bounds, *epochs}
+        bound = max([epochs[0], *(b for b in bounds if b < newest)])
         for s, number in enumerate(numbers):
             least = max(n for n in full[s] if n <= bound)
             if number < least:
@@ -125,6 +133,14 @@ class Private(Node):
               'the store has everything')
 
 
+class InQemu(Private):
+    """The same in a QEMU, which can migrate."""
+
+    program = 'qemu-system-x86_64'
+    monitor = ('-nodefaults', '-display', 'none', '-accel', 'qtest',
+               '-mon', 'chardev=qmp,mode=control')
+
+
 class Stock(Node):
     """A stock client of the same store, which reconnects."""
 
@@ -137,9 +153,18 @@ class Stock(Node):
 
 
 class Trial:
-    """A store that forgets, a link to it, a desktop, and the model."""
+    """A store that forgets, a link to it, a desktop, and the model.
 
-    def __init__(self, seed, kind=Private, **options):
+    flushes  part of the guest's requests
+    away     how many come at most while the store is away
+    ring     bytes of its buffer; an epoch that nobody ends has an eighth
+    """
+
+    def __init__(self, seed, kind=Private, flushes=0.25, away=5,
+                 ring=SMALL_BUFFER, **options):
+        self.flushes = flushes
+        self.away = away
+        self.ring = ring
         self.rng = random.Random(seed)
         self.kind = kind
         self.options = options
@@ -152,6 +177,7 @@ class Trial:
         self.model = Model()
         self.full = [[0] for _ in range(SECTORS)]
         self.kills = {'desktop': 0, 'store': 0, 'link': 0, 'host': 0}
+        self.lives = {}             # of each kind
         self.errors = 0
         self.name = 'desktop'       # of its files
 
@@ -169,9 +195,12 @@ class Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def up(self):
-        more = {} if self.kind is Stock else {'name': self.name,
-                                              'buffer': SMALL_BUFFER}
-        self.node = self.kind(self.folder, self.link, **more, **self.options)
+        kind, more = self.kind, {}
+        if kind is Private:
+            kind = self.rng.choices((Private, InQemu), (3, 1))[0]
+            more = {'name': self.name, 'buffer': self.ring}
+        self.node = kind(self.folder, self.link, **more, **self.options)
+        self.lives[kind.__name__] = self.lives.get(kind.__name__, 0) + 1
         self.node.__enter__()
         self.conn = Connection(self.node.path, timeout=60)
 
@@ -187,10 +216,10 @@ class Trial:
         self.conn.sock.sendall(struct.pack(
             '>IHHQQI', 0x25609513, 0, 1, 99, first * SECTOR, len(data)) + data)
 
-    def work(self, steps, flushes=0.25):
+    def work(self, steps):
         for _ in range(steps):
             try:
-                if self.rng.random() < flushes:
+                if self.rng.random() < self.flushes:
                     self.conn.flush()
                     self.model.flushed()
                 else:
@@ -205,6 +234,7 @@ class Trial:
     def kill_desktop(self):
         """With a write on its way."""
         self.kills['desktop'] += 1
+        self.model.answered()
         self.write(answered=False)
         time.sleep(self.rng.random() * 0.005)
         self.node.popen.kill()
@@ -217,12 +247,20 @@ class Trial:
             # What was lost never was
             self.full[s] = [n for n in self.full[s] if n <= h[0]]
 
+    def epochs(self, node):
+        """The last number of each that its buffer has, behind that of what the
+        store has for sure. Nothing is being written."""
+        held = buffer.writes(node.files[1])
+        settled = held[0][1] - 1 if held else self.model.number
+        return [settled, *dict(held).values()]
+
     def kill_store(self):
         self.kills['store'] += 1
         self.store.kill()
-        self.model.is_prefix(self.image.read_bytes()[:SIZE], self.full)
+        self.model.is_prefix(self.image.read_bytes()[:SIZE], self.full,
+                             self.epochs(self.node))
         if self.rng.random() < 0.5:
-            self.work(self.rng.randrange(5))
+            self.work(self.rng.randrange(self.away))
         self.store.start()
 
     def flap(self):
@@ -252,12 +290,12 @@ class Trial:
             first.popen.kill()
             first.popen.wait()
         self.name = f'host{self.kills["host"]}'
-        self.node = Private(self.folder, self.link, self.name, SMALL_BUFFER,
+        self.node = Private(self.folder, self.link, self.name, self.ring,
                             **{**self.options, 'take-over': True})
         self.node.__enter__()
         self.conn = Connection(self.node.path, timeout=60)
         content = self.content()
-        self.model.is_prefix(content, self.full)
+        self.model.is_prefix(content, self.full, self.epochs(first))
         for s, number in enumerate(self.model.numbers(content)):
             self.model.history[s] = [number]
             self.full[s] = [0, number]
@@ -278,8 +316,8 @@ class Trial:
         """Faults without a pause let nothing through, and in the end the
         buffer would be full while nobody is there to bring the store back."""
         lag = self.pvs_lag()
-        if lag > SMALL_BUFFER // 2:
-            until(lambda: self.pvs_lag() < SMALL_BUFFER // 4, 60,
+        if lag > self.ring // 4:
+            until(lambda: self.pvs_lag() < self.ring // 8, 60,
                   f'what lags behind ({lag} bytes) becomes less')
 
     def pvs_lag(self):
@@ -295,14 +333,16 @@ class Trial:
 
 
 def torture(args, kinds, count, flushes=0.25, durability='local'):
-    with Trial(args.seed, durability=durability) as t:
+    more = {} if flushes else {'away': 100, 'ring': SMALL_BUFFER // 2}
+    with Trial(args.seed, flushes=flushes, durability=durability, **more) as t:
         while min(t.kills[k] for k in kinds) < count:
-            t.work(t.rng.randrange(1, 12), flushes)
+            t.work(t.rng.randrange(1, 12))
             {'desktop': t.kill_desktop, 'store': t.kill_store,
              'link': t.flap, 'host': t.take_over}[t.rng.choice(kinds)]()
             t.breathe()
         t.end()
-        print(f'# seed {args.seed}: {t.kills}, {t.model.number} writes, '
+        print(f'# seed {args.seed}: {t.kills}, lives {t.lives}, '
+              f'{t.model.number} writes, '
               f'{t.errors} errors, {t.node.pvs()["buffer"]["epochs-shipped"]} '
               'epochs shipped by the last process')
         return f'{t.errors} requests failed' if t.errors else None

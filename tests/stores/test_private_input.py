@@ -200,6 +200,24 @@ def newer():
              'Use a newer version')
 
 
+def newer_bits():
+    """What a newer release keeps up, and this one does not, is cleared before
+    anything changes; what it may ignore stays."""
+    with Desk() as d:
+        d.node()
+        patch_headers(d.buffer, 48, struct.pack('<Q', 0x30))
+        patch_headers(d.buffer, 40, struct.pack('<Q', 0xff))
+        d.start()
+        d.open()
+        with open(d.buffer, 'rb') as f:
+            copies = f.read(8192)
+        newest = max((copies[at:at + 4096] for at in (0, 4096)),
+                     key=lambda c: struct.unpack_from('<Q', c, 24))
+        bits = struct.unpack_from('<QQ', newest, 40)
+        if bits != (0xff, 0):
+            raise Wrong(f'compatible and autoclear features are {bits}')
+
+
 def another_one():
     with Desk() as d:
         for name, options in (('v', 'vdisk=disk,version=2'),
@@ -497,6 +515,7 @@ def tests(_, _args):
                 too_small)
     yield named('bad input: a buffer that is damaged in the middle', damaged)
     yield named('bad input: a buffer of a newer format', newer)
+    yield named('bad input: a buffer with marks of a newer release', newer_bits)
     yield named('bad input: a buffer for another vDisk or version', another_one)
     yield named('bad input: a buffer that was cut off', cut_off)
     yield named('bad input: a full file system', no_room)

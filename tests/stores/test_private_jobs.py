@@ -10,7 +10,7 @@ from .link import Link
 from .nbd import server_options
 from .node import GuestError, Node
 from .process import program, run, until
-from .test_private import SECTOR, SIZE, Private, stamped
+from .test_private import SECTOR, SIZE, InQemu, stamped
 from .test_private_input import MIB, Desk, Wrong, connect, lag, says, state, \
     write
 
@@ -86,6 +86,24 @@ def windows():
         fails(node, 'vdisk-window-close', "No update window of 'disk' is open")
         return None if d.store.image.read_bytes()[:SIZE] == \
             DATA * (SIZE // len(DATA)) else 'the store has something else'
+
+
+def window_bad_copy():
+    """The store is there and the local copy cannot be written: that is the end
+    of the job, not something to wait for."""
+    with Desk() as d:
+        d.start()
+        d.open().end()              # once, so that copy and buffer are a pair
+        node = d.node()
+        node.options['file'] = {
+            'driver': 'blkdebug', 'image': node.options['file'],
+            'inject-error': [{'event': 'none', 'iotype': 'write', 'errno': 5}]}
+        node.__enter__()
+        until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+        error = job(node, 'vdisk-window-open', 10, reserve=MIB) or 'none'
+        says(error, f'0 bytes of {SIZE} are', 'its local copy cannot be written',
+             'Input/output error')
+        return 'the window is open' if node.pvs()['buffer']['window'] else None
 
 
 def largest(node):
@@ -225,9 +243,28 @@ def full():
         return None if late < 1 else f'it goes on {late:.1f} s later'
 
 
-def catches_up():
-    """A guest that flushes faster than the link takes it does not keep the
-    store behind for ever after an outage."""
+class Writer(threading.Thread):
+    """Writes, and does not flush, until it is stopped."""
+
+    def __init__(self, node):
+        super().__init__(daemon=True)
+        self.conn = connect(node)
+        self.ending = threading.Event()
+
+    def run(self):
+        while not self.ending.wait(0.0005):
+            self.conn.write(MIB, DATA)
+
+    def stop(self):
+        self.ending.set()
+        self.join()
+        self.conn.close()
+
+
+def catches_up(writes=False):
+    """A guest that flushes faster than the link takes it, and one that never
+    stops to write either, does not keep the store behind for ever after an
+    outage."""
     with Desk() as d:
         d.start()
         with Link(d.store) as link:
@@ -243,17 +280,28 @@ def catches_up():
                 conn.write(0, DATA)
                 conn.flush()
             behind = node.pvs()['buffer']
+            if writes:
+                writer = Writer(node)
+                writer.start()
             link.set(refuse=0)
             until(lambda: state(node)['state'] == 'up', 20, 'it is up again')
+            now = node.pvs()['buffer']
+            if now['lag-bytes'] and now['store-durable']:
+                return f'the store is said to have all: {now}'
             end = time.monotonic() + 60
             while time.monotonic() < end and \
                     not node.pvs()['buffer']['store-durable']:
                 conn.write(0, DATA)
                 conn.flush()
             caught = node.pvs()['buffer']
+            if writes:
+                writer.stop()
             conn.close()
+    # What was left to ship, and as much again: it is no lucky moment
+    shipped = caught['epochs-shipped'] - behind['epochs-shipped']
     return None if caught['store-durable'] and behind['lag-bytes'] > MIB // 4 \
-        and not behind['store-durable'] else f'{behind} {caught}'
+        and not behind['store-durable'] and shipped < 400 \
+        else f'{behind} {caught}'
 
 
 def store_durability():
@@ -309,9 +357,50 @@ def slow_link():
             return node.pvs()['buffer'].get('stuck')
 
 
+def lets_read(rate, reads, at_first):
+    """While a link is full of what is shipped, a read of the store has no more
+    than two pieces before it, of the seven of each epoch. On a link that takes
+    these in a quarter of a second that is so for all but the first ones: for so
+    many, of 10."""
+    piece = MIB / 2 / rate          # seconds
+    with Desk() as d:
+        d.start()
+        with Link(d.store, rate=rate) as link:
+            node = d.open(stores=[{'driver': 'nbd', 'export': 'disk', 'server':
+                                   server_options(link.address)}],
+                          **{'request-timeout': 20000})
+            until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+            conn = connect(node)
+            epoch(conn, MIB)                # by which the link is known
+            node.drain()
+            for _ in range(4):
+                epoch(conn, 7 * MIB // 2)
+            took = []
+            for n in range(reads):
+                begin = time.monotonic()
+                conn.read(SIZE - (n + 1) * 8192, 4096)
+                took.append(time.monotonic() - begin)
+                time.sleep(0.005)       # it thinks
+            behind = lag(node)
+            conn.close()
+    print(f'# reads took {", ".join(f"{t / piece:.1f}" for t in took)} pieces; '
+          f'{behind} bytes were left to ship', flush=True)
+    if not behind:
+        return 'all was shipped before it was read'
+    took.sort()
+    return None if took[reads * at_first // 10 - 1] < 2.5 * piece else \
+        f'{took} s'
+
+
+def epoch(conn, size):
+    for at in range(0, size, MIB // 2):
+        conn.write(at, DATA * (MIB // 2 // 4096))
+    conn.flush()
+
+
 def sent_in_the_end(d, store, sent=None):
-    """An epoch for which request-timeout is too short by far: it is told, and
-    sent all the same."""
+    """An epoch for which request-timeout is too short by far: it is sent all
+    the same. A flush that takes too long again and again is told."""
     node = d.open(stores=[{'driver': 'nbd', 'export': 'disk',
                            'server': server_options(store.address)}])
     until(lambda: state(node)['state'] == 'up', 10, 'it is up')
@@ -324,9 +413,10 @@ def sent_in_the_end(d, store, sent=None):
     node.drain()
     told = [e['data']['stuck'] for e in node.events('VDISK_BUFFER')
             if 'stuck' in e['data']]
-    if not told:
+    if not told and not sent:
         return 'nothing is told'
-    says(told[0], 'again and again')
+    if told:
+        says(told[0], 'again and again')
     if sent and sent() - before > 4 * SIZE:
         return f'{sent() - before} bytes were sent for {SIZE}'
     if d.store.image.read_bytes()[:SIZE] != DATA * (SIZE // 4096):
@@ -350,17 +440,27 @@ def slow_flush():
         return sent_in_the_end(d, d.store)
 
 
-class Machine(Private):
-    """The same in a QEMU, which can migrate."""
-
-    program = 'qemu-system-x86_64'
-    monitor = ('-nodefaults', '-display', 'none', '-accel', 'qtest',
-               '-mon', 'chardev=qmp,mode=control')
+def mute_at_the_end():
+    """A store that says nothing any more does not keep QEMU from its end, how
+    slow it may be otherwise."""
+    with Desk() as d:
+        d.start()
+        node = d.open(**{'request-timeout': 60000})
+        write(node)
+        node.drain()
+        d.store.freeze()
+        begin = time.monotonic()
+        try:
+            node.end()
+        finally:
+            d.store.thaw()
+        took = time.monotonic() - begin
+        return None if took < 15 else f'it takes {took:.1f} s'
 
 
 def migration():
     with Desk() as d:
-        node = Machine(d.dir, d.store)
+        node = InQemu(d.dir, d.store)
         d.nodes.append(node)
         node.__enter__()
         write(node)
@@ -376,6 +476,36 @@ def migration():
         return None if now['status'] == 'completed' else f'not saved: {now}'
 
 
+def migration_late():
+    """The guest writes when the migration is all but done: that it failed for
+    that is told where one looks for it."""
+    with Desk() as d:
+        d.start()
+        node = InQemu(d.dir, d.store)
+        d.nodes.append(node)
+        node.__enter__()
+        write(node)
+        node.drain()
+
+        def status(wanted):
+            until(lambda: node.command('query-migrate').get('status') == wanted,
+                  30, wanted)
+
+        node.command('migrate-set-capabilities', capabilities=[
+            {'capability': 'pause-before-switchover', 'state': True}])
+        until(lambda: not node.command('query-migrate').get('blocked-reasons'),
+              10, 'nothing blocks it')
+        node.command('migrate', uri=f'file:{d.dir}/state')
+        status('pre-switchover')
+        d.store.kill()
+        write(node, 2)
+        node.command('migrate-continue', state='pre-switchover')
+        status('failed')
+        says(node.command('query-migrate').get('error-desc', 'nothing'),
+             "The private disk 'disk'", f'has {SECTOR} bytes that its store does '
+             'not have', "'vdisk-drain'")
+
+
 def fails_plain(node, name, *wanted, **arguments):
     try:
         node.command(name, **arguments)
@@ -388,6 +518,8 @@ def fails_plain(node, name, *wanted, **arguments):
 def tests(_, _args):
     for text, test, *rest in (
             ('update windows, with the store away, and after a crash', windows),
+            ('an update window, with a local copy that is broken',
+             window_bad_copy),
             ('all of an update window in small flushed writes', whole_reserve,
              0),
             ('the same, round the end of the buffer', whole_reserve, 97),
@@ -396,8 +528,16 @@ def tests(_, _args):
             ('a full buffer', full),
             ('durability=store', store_durability),
             ('durability=store, and a guest that is fast', catches_up),
+            ('a guest that reads while a slow link ships', lets_read, 2 * MIB,
+             8, 10),
+            ('a guest that reads while a fast link ships', lets_read, 14 * MIB,
+             12, 8),
+            ('durability=store, and a guest that never rests', catches_up,
+             True),
             ('a link that is too slow', slow_link),
             ('a link too slow for what is sent at once', slow_epoch),
             ('a store that is too slow for a flush', slow_flush),
-            ('migration', migration)):
+            ('a store that is mute at the end', mute_at_the_end),
+            ('migration', migration),
+            ('a migration that comes to nothing', migration_late)):
         yield f'private, {text}', test, *rest

@@ -9,8 +9,10 @@ import struct
 import subprocess
 import time
 
+from .buffer import RING, newest
 from .node import GuestError, Qmp
 from .process import need, program, until
+from .reader import ReadError
 from .test_private import SECTOR, stamped
 from .test_private_input import (MIB, Desk, Wrong, connect, flip, lag,
                                  patch_headers, says, seal, write)
@@ -65,14 +67,6 @@ class Machine:
         return self.qmp.command('query-migrate').get('status')
 
 
-def newest(path):
-    """Offset of the header that counts."""
-    with open(path, 'rb') as f:
-        copies = f.read(8192)
-    a, b = (struct.unpack_from('<Q', copies, at + 24)[0] for at in (0, 4096))
-    return 0 if a > b else 4096
-
-
 def rot_behind_start():
     """In the last that one opening flushed, and others went on from."""
     with Desk() as d:
@@ -94,7 +88,7 @@ def newer_copy():
     """A newer Deskcast has written a header; the other copy is still ours."""
     with Desk() as d:
         d.open().__exit__()
-        at = newest(d.buffer)
+        at, _ = newest(d.buffer)
         with open(d.buffer, 'r+b') as f:
             f.seek(at + 16)
             f.write(struct.pack('<I', 2))
@@ -130,6 +124,18 @@ def failing(node, what, **rule):
         'inject-error': [{'event': 'none', 'once': True, **rule}]}}
 
 
+def unreadable():
+    """The buffer's disk cannot read one sector."""
+    with Desk() as d:
+        write(d.open())
+        node = d.nodes[-1]
+        node.__exit__()
+        says(d.said(journal=failing(node, 'journal', iotype='read', sector=130,
+                                    errno=5)['journal']),
+             'Could not read the reconnect buffer: Input/output error',
+             "'deskcast journal rescue'")
+
+
 def failed_open():
     """The header cannot be written: what is under way outlives the node."""
     with Desk() as d:
@@ -142,6 +148,30 @@ def failed_open():
         says(done.stderr, 'is broken: Input/output error',
              'Could not write to the reconnect buffer')
         return None if done.returncode == 1 else f'it ends with {done.returncode}'
+
+
+def failed_write():
+    """It is told; nothing is taken any more, and it is not opened again."""
+    with Desk() as d:
+        node = d.node()
+        node.options = failing(node, 'journal', iotype='write', errno=5,
+                               sector=(RING + 4096) // SECTOR)
+        node.__enter__()
+        conn, failed = connect(node), []
+        for request in (lambda: conn.write(0, stamped(1, 0)), conn.flush,
+                        lambda: conn.write(SECTOR, stamped(2, 1))):
+            try:
+                request()
+            except ReadError as e:
+                failed.append(e.number)
+        conn.close()
+        if failed != [5, 5, 5]:
+            return f'a request after the first that fails: {failed}'
+        event = node.qmp.wait_event('VDISK_BUFFER', 10, broken=True)
+        if event['data']['level'] != 100 or not node.pvs()['buffer']['broken']:
+            return f'it is not told: {event}'
+        node.end()
+        says(d.said(), 'is broken', "'deskcast journal rescue'")
 
 
 def repeated_activation():
@@ -240,7 +270,9 @@ def tests(_, _args):
             ('rot in what an earlier opening flushed', rot_behind_start),
             ('one header of a newer format', newer_copy),
             ('standard mode with a broken buffer', broken_standard),
+            ('a sector that cannot be read', unreadable),
             ('the first header cannot be written', failed_open),
+            ('a write to it fails', failed_write),
             ('an activation that is repeated', repeated_activation),
             ('an inactivation that is refused', refused_inactivation),
             ('devices of a machine that waits for a migration', inactive),

@@ -147,6 +147,52 @@ static void test_full(void)
     boot_trace_free(t);
 }
 
+static void test_length(void)
+{
+    size_t bytes;
+    g_autofree uint8_t *buf = sample(&bytes);
+
+    CU_ASSERT_EQUAL(boot_trace_length(buf, bytes), bytes);
+    CU_ASSERT_EQUAL(boot_trace_length(buf, HEAD_BYTES), bytes);
+    CU_ASSERT_EQUAL(boot_trace_length(buf, HEAD_BYTES - 1), 0);
+    CU_ASSERT_EQUAL(boot_trace_sum(buf), XXH3_64bits(buf + 16, bytes - 16));
+    buf[66] = 0x10;                                 /* 2^20 + 3 runs */
+    CU_ASSERT_EQUAL(boot_trace_length(buf, bytes), 0);
+    buf[66] = 0;
+    buf[0] ^= 1;
+    CU_ASSERT_EQUAL(boot_trace_length(buf, bytes), 0);
+}
+
+/* The whole image again and again would be a lot of work for who replays it */
+static void test_too_many_granules(void)
+{
+    BootTraceId id = { .image_bytes = UINT64_C(1) << 40 };
+    BootTrace *t = boot_trace_new(&id);
+    uint64_t sum, first;
+    uint32_t half = GUINT32_TO_LE(BOOT_TRACE_GRANULES_MAX / 2 + 1);
+    g_autofree uint8_t *buf = NULL;
+    g_autofree char *why = NULL;
+    size_t bytes;
+
+    CU_ASSERT(boot_trace_add(t, 1, 1));
+    CU_ASSERT(!boot_trace_add(t, 3, BOOT_TRACE_GRANULES_MAX));
+    CU_ASSERT(!boot_trace_add(t, 3, UINT32_MAX));
+    CU_ASSERT(boot_trace_add(t, 3, BOOT_TRACE_GRANULES_MAX / 2 + 1));
+    CU_ASSERT(!boot_trace_add(t, 1, BOOT_TRACE_GRANULES_MAX / 2 + 1));
+    buf = boot_trace_encode(t, &bytes);
+    boot_trace_free(t);
+    t = boot_trace_decode(buf, bytes, &id, &why);
+    CU_ASSERT_PTR_NOT_NULL(t);
+    boot_trace_free(t);
+    first = 0;
+    memcpy(buf + HEAD_BYTES, &first, sizeof(first));
+    memcpy(buf + HEAD_BYTES + 8, &half, sizeof(half));
+    sum = GUINT64_TO_LE(XXH3_64bits(buf + 16, bytes - 16));
+    memcpy(buf + 8, &sum, sizeof(sum));
+    CU_ASSERT_PTR_NULL(boot_trace_decode(buf, bytes, &id, &why));
+    CU_ASSERT_PTR_NOT_NULL(why);
+}
+
 int main(void)
 {
     static const CU_TestInfo tests[] = {
@@ -155,6 +201,8 @@ int main(void)
         { "damage, of each bit, and cut off anywhere", test_damage },
         { "every field is bounded", test_bounds },
         { "no room for more", test_full },
+        { "how long it is", test_length },
+        { "no more granules than a boot has", test_too_many_granules },
         CU_TEST_INFO_NULL,
     };
 

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define TIMEOUT_MS  60000
+#define HUNG_MS     3000
 #define JOBS        64
 
 static const char node[] =
@@ -22,7 +23,7 @@ static const char node[] =
 typedef struct Crowd {
     GMutex lock;
     GCond cond;
-    guint there, wanted;
+    guint there, left, wanted;
     GHashTable *owners;         /* connection -> thread */
     guint shared;               /* connections seen by a second thread */
 } Crowd;
@@ -67,6 +68,20 @@ static void meet(Crowd *crowd, virConnectPtr conn)
     crowd->there++;
     g_cond_broadcast(&crowd->cond);
     while (crowd->there < crowd->wanted) {
+        g_cond_wait(&crowd->cond, &crowd->lock);
+    }
+    crowd->left++;
+    g_cond_broadcast(&crowd->cond);
+    g_mutex_unlock(&crowd->lock);
+}
+
+/* Nobody is waited for any more; returns when all have left */
+static void dissolve(Crowd *crowd)
+{
+    g_mutex_lock(&crowd->lock);
+    crowd->wanted = 0;
+    g_cond_broadcast(&crowd->cond);
+    while (crowd->left < crowd->there) {
         g_cond_wait(&crowd->cond, &crowd->lock);
     }
     g_mutex_unlock(&crowd->lock);
@@ -119,7 +134,7 @@ typedef struct Lab {
     Fleet *fleet;
 } Lab;
 
-static Lab lab_new(void)
+static Lab lab_new(int timeout_ms)
 {
     Lab lab = { .hosts = g_ptr_array_new_with_free_func(
                     (GDestroyNotify)host_free) };
@@ -131,7 +146,7 @@ static Lab lab_new(void)
     host->name = g_strdup("kvm1");
     host->uri = g_strconcat("test://", lab.path, NULL);
     g_ptr_array_add(lab.hosts, host);
-    lab.fleet = fleet_new(lab.hosts, TIMEOUT_MS);
+    lab.fleet = fleet_new(lab.hosts, timeout_ms);
     return lab;
 }
 
@@ -164,13 +179,13 @@ static void post_meetings(Lab *lab, Crowd *crowd, guint n, const char *uuid)
 {
     for (guint i = 0; i < n; i++) {
         fleet_post(lab->fleet, 0, i, come_together, meeting_new(crowd, uuid),
-                   meeting_free);
+                   meeting_free, 0);
     }
 }
 
 static void test_own_connections(void)
 {
-    Lab lab = lab_new();
+    Lab lab = lab_new(TIMEOUT_MS);
     Crowd *crowd = crowd_new(FLEET_THREADS);
     guint named = 0;
 
@@ -186,13 +201,13 @@ static void test_own_connections(void)
 /* What one thread's job found, the jobs of the others find again */
 static void test_domain_by_uuid(void)
 {
-    Lab lab = lab_new();
+    Lab lab = lab_new(TIMEOUT_MS);
     Crowd *crowd = crowd_new(FLEET_THREADS);
     FleetAnswer a;
     guint named = 0;
 
     fleet_post(lab.fleet, 0, 0, find_desk, meeting_new(NULL, ""),
-               meeting_free);
+               meeting_free, 0);
     CU_ASSERT_FATAL(fleet_next(lab.fleet, &a, -1) && !a.error);
     post_meetings(&lab, crowd, JOBS, ((Meeting *)a.job)->uuid);
     meeting_free(a.job);
@@ -208,7 +223,7 @@ static void test_domain_by_uuid(void)
 /* A host that takes one connection, and no second one, is worked on with it */
 static void test_no_second_connection(void)
 {
-    Lab lab = lab_new();
+    Lab lab = lab_new(TIMEOUT_MS);
     Crowd *crowd = crowd_new(1);
     guint named = 0;
 
@@ -226,7 +241,7 @@ static void test_no_second_connection(void)
 
 static void test_no_connection(void)
 {
-    Lab lab = lab_new();
+    Lab lab = lab_new(TIMEOUT_MS);
     Crowd *crowd = crowd_new(1);
     guint named = 0;
 
@@ -241,6 +256,53 @@ static void test_no_connection(void)
     crowd_free(crowd);
 }
 
+/* One answer; is it that nobody knows what came of a job? */
+static bool take_unknown(Fleet *fleet)
+{
+    FleetAnswer a;
+    bool unknown;
+
+    CU_ASSERT_FATAL(fleet_next(fleet, &a, -1));
+    CU_ASSERT_NOT_EQUAL(a.tag, 0);
+    unknown = a.error && !a.job;
+    CU_ASSERT(unknown || !a.error);
+    g_clear_error(&a.error);
+    g_clear_pointer((Meeting **)&a.job, meeting_free);
+    return unknown;
+}
+
+/* All of a host's threads hang, the first one in a job that may take long. The
+ * host is there: its other jobs are done, and that one is waited for. */
+static void test_hung(void)
+{
+    Lab lab = lab_new(HUNG_MS);
+    Crowd *crowd = crowd_new(FLEET_THREADS + 1);
+    guint unknown = 0;
+    FleetAnswer a;
+
+    for (guint i = 0; i < FLEET_THREADS; i++) {
+        fleet_post(lab.fleet, 0, i, come_together, meeting_new(crowd, ""),
+                   meeting_free, i ? 0 : TIMEOUT_MS);
+    }
+    for (guint i = 0; i < FLEET_THREADS; i++) {
+        fleet_post(lab.fleet, 0, FLEET_THREADS + i, find_desk,
+                   meeting_new(NULL, ""), meeting_free, 0);
+    }
+    while (fleet_owed(lab.fleet) > 1) {
+        unknown += take_unknown(lab.fleet);
+    }
+    CU_ASSERT_EQUAL(unknown, FLEET_THREADS - 1);
+    CU_ASSERT_PTR_NULL(fleet_lost(lab.fleet, 0));
+    dissolve(crowd);
+    CU_ASSERT_FATAL(fleet_next(lab.fleet, &a, -1));
+    CU_ASSERT_EQUAL(a.tag, 0);
+    CU_ASSERT_PTR_NULL(a.error);
+    g_clear_pointer((Meeting **)&a.job, meeting_free);
+    CU_ASSERT_FALSE(fleet_next(lab.fleet, &a, 0));
+    lab_clear(&lab);
+    crowd_free(crowd);
+}
+
 int main(void)
 {
     static const CU_TestInfo tests[] = {
@@ -248,6 +310,7 @@ int main(void)
         { "domains by UUID", test_domain_by_uuid },
         { "no second connection", test_no_second_connection },
         { "no connection", test_no_connection },
+        { "jobs that hang", test_hung },
         CU_TEST_INFO_NULL,
     };
 

@@ -249,6 +249,30 @@ static void test_choose(void)
     CU_ASSERT_EQUAL(out.generation, 8);
 }
 
+/* Of another version: what it says may have changed what the other copy says */
+static void test_choose_version(void)
+{
+    VdiskHeader h = sample(), out;
+    uint8_t buf[2 * VDISK_HEADER_BYTES];
+
+    for (int i = 0; i < 2; i++) {
+        uint8_t *copy = buf + i * VDISK_HEADER_BYTES;
+        g_autofree char *why = NULL;
+        unsigned bad;
+
+        vdisk_header_encode(&h, buf);
+        vdisk_header_encode(&h, buf + VDISK_HEADER_BYTES);
+        copy[16]++;
+        reseal(copy);
+        CU_ASSERT_EQUAL(vdisk_header_choose(&out, buf, &bad, &why), -1);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(why);
+        CU_ASSERT_PTR_NOT_NULL(strstr(why, "version 2 of the format"));
+        copy[100] ^= 1;         /* damaged, it says nothing */
+        g_clear_pointer(&why, g_free);
+        CU_ASSERT_EQUAL(vdisk_header_choose(&out, buf, &bad, &why), !i);
+    }
+}
+
 static void test_sizes(void)
 {
     static const uint64_t sizes[] = {
@@ -283,6 +307,7 @@ int main(void)
         { "names end inside their field", test_name_without_end },
         { "other versions of the format", test_versions },
         { "the newer valid copy is the header", test_choose },
+        { "a copy of another version", test_choose_version },
         { "layouts of all sizes", test_sizes },
         CU_TEST_INFO_NULL,
     };

@@ -178,7 +178,7 @@ static void test_pvs(void)
         "{\"return\":[{\"node-name\":\"disk0\",\"driver\":\"pvs\","
         "\"virtual-size\":1000,\"resets\":1,\"pvs\":{\"mode\":\"standard\","
         "\"version\":12,\"assigned-version\":13,\"outage-ms\":5000,"
-        "\"stops-on-error\":false,"
+        "\"denied-ms\":70,\"stops-on-error\":false,"
         "\"budget\":{\"local-bytes\":500,\"boot-bytes\":100,"
         "\"boot-local-bytes\":50}}}]}";
     DesktopMetadata d = { .node = (char *)"disk0", .model = MODEL_PVS };
@@ -187,6 +187,7 @@ static void test_pvs(void)
     CU_ASSERT_TRUE_FATAL(actual_from_qmp(&a, answer, &d, NULL));
     CU_ASSERT_TRUE(a.version == 12 && a.assigned == 13 && a.resets == 1);
     CU_ASSERT_TRUE(a.in_outage && a.outage_ms == 5000 && a.unprotected);
+    CU_ASSERT_EQUAL(a.denied_ms, 70);
     CU_ASSERT_TRUE(a.has_budget && a.local_bytes == 500 && a.size == 1000);
     CU_ASSERT_TRUE(a.has_boot && a.boot_local_bytes == 50);
 }

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 #include "block/pvs/journal-scan.h"
+#include "cli/desktop/journal-size.h"
 #include "journal-sample.h"
 #include "suite.h"
 
@@ -472,11 +473,18 @@ static void test_chain(void)
     CU_ASSERT_EQUAL(changed(change_offset), 2);
 }
 
+/* Shown bytes that it is not to look at: does it take more of them than @n? */
+static void scan_at_end(Ring *r, const uint8_t *buf, size_t len, uint64_t n)
+{
+    CU_ASSERT_FALSE(journal_scan_records(&r->scan, buf, len, count_writes, r));
+    CU_ASSERT_EQUAL(r->scan.records, n);
+}
+
 /* A record that would go round the end, or over the tail, is none */
 static void test_ends(void)
 {
     Ring *r = ring_new();
-    uint8_t kept[UNIT];
+    uint8_t kept[UNIT], over[UNIT + 1024];
 
     r->h.tail.pos = r->head.pos = RING - 1024;
     put_write(r, 512);
@@ -485,14 +493,18 @@ static void test_ends(void)
     r->bytes = g_realloc(r->bytes, 2 * RING);
     put_write(r, 1024);
     CU_ASSERT_EQUAL(ring_scan(r, RING), 0);
+    journal_scan_init(&r->scan, &r->h);
+    scan_at_end(r, r->bytes + RING - 1024, sizeof(over), 0);
 
     r->h.tail.pos = r->head.pos = 1024;
     r->head = r->h.tail;
     put_type(r, JOURNAL_PAD);
     memcpy(kept, r->bytes + 1024, UNIT);
     put_write(r, 1024);
+    memcpy(over, r->bytes, sizeof(over));
     memcpy(r->bytes + 1024, kept, UNIT);
     CU_ASSERT_EQUAL(ring_scan(r, RING), 1);
+    scan_at_end(r, over, sizeof(over), 1);
     ring_free(r);
 }
 
@@ -606,6 +618,25 @@ static void test_torn(void)
     g_rand_free(rand);
 }
 
+/* What may be reserved fits, and the tool makes a buffer in which it may be */
+static void test_reserve(void)
+{
+    static const uint64_t rings[] = {
+        JOURNAL_RING_MIN, RING, 3 * JOURNAL_RING_MIN + 4096, UINT64_C(4) << 30,
+        JOURNAL_RING_MAX,
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rings); i++) {
+        uint64_t max = journal_reserve_max(rings[i]);
+
+        CU_ASSERT(max > rings[i] / 4 && max % 4096 == 0);
+        CU_ASSERT(journal_reserve_space(rings[i], max) <= rings[i]);
+        CU_ASSERT(journal_reserve_space(rings[i], 1) > 3 * JOURNAL_ALIGN);
+        CU_ASSERT(journal_reserve_max(journal_size_for(max) -
+                                      JOURNAL_RING_OFFSET) >= max);
+    }
+}
+
 int main(void)
 {
     static const CU_TestInfo tests[] = {
@@ -617,6 +648,7 @@ int main(void)
         { "headers: a copy of another version", test_header_version },
         { "records: every damaged byte is noticed", test_record },
         { "records: space", test_space },
+        { "update windows: what can be reserved", test_reserve },
         { "recovery: records, and a start without any", test_scan },
         { "recovery: many rounds", test_rounds },
         { "recovery: a full ring", test_full },

@@ -185,11 +185,29 @@ static void *setter_run(void *opaque)
     return NULL;
 }
 
+/* Reading needs no lock: a run is never empty, and ends in the map */
+static void *reader_run(void *opaque)
+{
+    const VdiskMap *m = opaque;
+    uint64_t run, wrong = 0;
+    VdiskState state;
+
+    for (int round = 0; round < 5; round++) {
+        for (uint64_t g = 0; g < m->granules; g += run) {
+            run = vdisk_map_run(m, g, m->granules - g, &state);
+            wrong += run == 0 || run > m->granules - g ||
+                     state == VDISK_STATE_BAD;
+        }
+    }
+    return (void *)(uintptr_t)wrong;
+}
+
 static void test_threads(void)
 {
     VdiskMap m;
-    pthread_t threads[4];
+    pthread_t threads[4], reader;
     Setter setters[4];
+    void *wrong;
     uint8_t page[VDISK_MAP_PAGE];
     bool right = true;
 
@@ -198,9 +216,12 @@ static void test_threads(void)
         setters[i] = (Setter) { &m, i };
         pthread_create(&threads[i], NULL, setter_run, &setters[i]);
     }
+    pthread_create(&reader, NULL, reader_run, &m);
     for (int i = 0; i < 2000; i++) {
         vdisk_map_take(&m, i % 3, page);
     }
+    pthread_join(reader, &wrong);
+    CU_ASSERT_PTR_NULL(wrong);
     for (unsigned i = 0; i < 4; i++) {
         pthread_join(threads[i], NULL);
     }

@@ -249,9 +249,10 @@ static void test_garbage_later(void)
 }
 
 /* A parser that recurses would run out of stack */
-static void test_deep(void)
+static void deep_behind(const char *before)
 {
     const Step steps[] = {
+        { .send = before },
         { .send = "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
           .repeat = 10000 },
         { .send = "\n", .hang = true }, {} };
@@ -262,6 +263,16 @@ static void test_deep(void)
     CU_ASSERT_PTR_NULL(q);
     has_error(error, QMP_ERROR_PROTOCOL, "does not speak QMP");
     end_peer(&p, q);
+}
+
+static void test_deep(void)
+{
+    deep_behind(" ");
+    /* In a comment a quote would begin no text to json-glib */
+    deep_behind("/*\"*/");
+    deep_behind("//\"\r");
+    deep_behind("#\"\r");
+    deep_behind("var x='\"';");
 }
 
 static void test_endless_answer(void)

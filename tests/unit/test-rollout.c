@@ -102,21 +102,29 @@ static void test_too_late(void)
     CU_ASSERT_FALSE(rollout_went_back(r));      /* no limit was set */
 }
 
+/* One has come up; the next one has been told to be reset */
+static void bring_one_reset_next(Rollout *r)
+{
+    bring(r, 0, 0);
+    expect(r, 20, ROLLOUT_ASSIGN, 1);
+    rollout_answer(r, 1, 20, NULL);
+    expect(r, 20, ROLLOUT_RESET, 1);
+}
+
 static void test_goes_back(void)
 {
     RolloutOptions one = { .batch = 1, .stop_after = 1, .come_up = 100,
                            .look_every = 10 };
     g_autoptr(Rollout) r = make(&one, 3, true);
 
-    bring(r, 0, 0);
-    expect(r, 20, ROLLOUT_ASSIGN, 1);
-    rollout_answer(r, 1, 20, NULL);
-    expect(r, 20, ROLLOUT_RESET, 1);
+    bring_one_reset_next(r);
     rollout_answer(r, 1, 20, "no reset");
     expect(r, 20, ROLLOUT_RESTORE, 0);
     expect(r, 20, ROLLOUT_RESTORE, 1);
     CU_ASSERT_TRUE(rollout_desktop(r, 0)->was_reset);
-    CU_ASSERT_FALSE(rollout_desktop(r, 1)->was_reset);
+    /* Nobody knows how far it came */
+    CU_ASSERT_TRUE(rollout_desktop(r, 1)->was_reset);
+    CU_ASSERT_FALSE(rollout_desktop(r, 2)->was_reset);
     rollout_answer(r, 0, 20, NULL);
     expect(r, 20, ROLLOUT_WAIT, 0);
     rollout_answer(r, 1, 20, "refused");
@@ -164,6 +172,42 @@ static void test_lost(void)
     expect(r, 0, ROLLOUT_FINISHED, 0);
     CU_ASSERT_FALSE(rollout_went_back(r));
     CU_ASSERT_EQUAL(state(r, 2), ROLLOUT_DONE);
+}
+
+/* One that hangs, on a host that answers: the version may be why */
+static void test_unanswered(void)
+{
+    RolloutOptions one = { .batch = 1, .stop_after = 1, .come_up = 100,
+                           .look_every = 10 };
+    g_autoptr(Rollout) r = make(&one, 3, true);
+
+    bring_one_reset_next(r);
+    rollout_unanswered(r, 1, "hangs");
+    CU_ASSERT_EQUAL(state(r, 1), ROLLOUT_UNKNOWN);
+    expect(r, 20, ROLLOUT_RESTORE, 0);
+    expect(r, 20, ROLLOUT_RESTORE, 1);
+    rollout_answer(r, 0, 20, NULL);
+    rollout_unanswered(r, 1, "hangs on");
+    expect(r, 20, ROLLOUT_FINISHED, 0);
+    CU_ASSERT_EQUAL(state(r, 0), ROLLOUT_RESTORED);
+    CU_ASSERT_EQUAL(state(r, 1), ROLLOUT_NOT_RESTORED);
+    CU_ASSERT_EQUAL(state(r, 2), ROLLOUT_LEFT);
+}
+
+/* Nothing is done to one that is known to hang, and it counts for nothing */
+static void test_skip(void)
+{
+    RolloutOptions one = { .batch = 1, .stop_after = 1 };
+    g_autoptr(Rollout) r = make(&one, 3, false);
+
+    rollout_skip(r, 1, "hangs");
+    expect(r, 0, ROLLOUT_ASSIGN, 0);
+    rollout_answer(r, 0, 0, NULL);
+    expect(r, 0, ROLLOUT_ASSIGN, 2);
+    rollout_answer(r, 2, 0, NULL);
+    expect(r, 0, ROLLOUT_FINISHED, 0);
+    CU_ASSERT_FALSE(rollout_went_back(r));
+    CU_ASSERT_EQUAL(state(r, 1), ROLLOUT_UNKNOWN);
 }
 
 static void test_stop(void)
@@ -222,6 +266,9 @@ static void answer_one(Sim *s, gint64 now)
     g_array_remove_index_fast(s->begun, k);
     if (s->lost[rollout_desktop(s->r, i)->host]) {
         rollout_lost(s->r, i, "lost");
+    } else if (g_rand_int_range(s->rand, 0, 50) == 0) {
+        rollout_unanswered(s->r, i, "hangs");
+        s->failures += action != ROLLOUT_RESTORE;
     } else if (action == ROLLOUT_LOOK) {
         rollout_looked(s->r, i, now, !bad);
     } else {
@@ -333,6 +380,8 @@ int main(void)
         { "goes back past the limit", test_goes_back },
         { "what refused it is left alone", test_refused },
         { "a lost host is no failure", test_lost },
+        { "no answer is a failure", test_unanswered },
+        { "what hangs already is left alone", test_skip },
         { "interrupted", test_stop },
         { "random answers", test_random },
         CU_TEST_INFO_NULL

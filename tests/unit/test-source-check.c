@@ -177,6 +177,17 @@ static bool descriptor_refused(const char *text)
     return why != NULL;
 }
 
+static void test_vmdk_names(void)
+{
+    g_autofree char *most = g_strnfill(255, 'a'), *more = g_strnfill(256, 'a');
+    g_autofree char *may = g_strdup_printf("RW 8 FLAT \"%s\" 0\n", most);
+    g_autofree char *cut = g_strdup_printf("RW 8 FLAT \"%s\" 0\n", more);
+
+    /* No file has a longer one, and of 512 bytes QEMU opens another */
+    CU_ASSERT_FALSE(descriptor_refused(may));
+    CU_ASSERT(descriptor_refused(cut));
+}
+
 static void test_vmdk_descriptors(void)
 {
     CU_ASSERT_FALSE(descriptor_refused("createType=\"monolithicFlat\"\n"
@@ -193,6 +204,12 @@ static void test_vmdk_descriptors(void)
     CU_ASSERT(descriptor_refused("RW 8 FLAT \"/etc/passwd"));
     CU_ASSERT(descriptor_refused("x=\"a\" RW 8 FLAT \"/etc/passwd\""));
     CU_ASSERT(descriptor_refused("parentCID=12345678\n"));
+    /* To QEMU a line begins anew, whatever is open before it */
+    CU_ASSERT(descriptor_refused("x=\"a\nRW 8 FLAT \"/etc/passwd\" 0\n"));
+    CU_ASSERT(descriptor_refused("\"\nRW 8 VMFS \"/etc/passwd\nx=\"\"\"\n"));
+    /* And a name ends at a carriage return */
+    CU_ASSERT(descriptor_refused("RW 8 SPARSE \"a\rb\"\n"));
+    CU_ASSERT_FALSE(descriptor_refused("x=\"a\"\r\nRW 8 FLAT \"a\" 0\r\n"));
 }
 
 static void test_vmdk_extents(void)
@@ -298,6 +315,7 @@ static const CU_TestInfo tests[] = {
     { "dynamic VHD", test_vhd },
     { "VDI", test_vdi },
     { "VMDK: what a descriptor may name", test_vmdk_descriptors },
+    { "VMDK: how long a name may be", test_vmdk_names },
     { "VMDK: extents", test_vmdk_extents },
     { "VMDK: sparse", test_sparse_vmdk },
     { "random bytes", test_random },

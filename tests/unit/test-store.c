@@ -209,6 +209,53 @@ static void test_timeout(void)
     CU_ASSERT_EQUAL(next(0).action, STORE_SEND);
 }
 
+/* An answer that its read has yet to look at is nothing the store owes */
+static void test_arrived(void)
+{
+    int64_t arrived;
+
+    start(2, 1);
+    begin(0, 0);
+    begin(1, 0);
+    wait_ms(150);
+    arrived = now;
+    store_ask_arrived(&set, &asks[0], now);
+    CU_ASSERT_EQUAL(set.stores[0].in_flight, 1);
+    /* The other one is 250 ms old, but it said something meanwhile */
+    wait_ms(100);
+    CHOSEN(0, 0);
+    CU_ASSERT_EQUAL(end(&asks[1], STORE_OK), STORE_TAKE);
+    CU_ASSERT_EQUAL(set.stores[0].in_flight, 0);
+    begin(2, 0);
+    wait_ms(1990);
+    CU_ASSERT_EQUAL(end(&asks[2], STORE_OK), STORE_TAKE);
+    wait_ms(100000);
+    IS(0, STORE_UP);
+    CU_ASSERT_EQUAL(set.stores[0].errors, 0);
+    /* And what comes of it is no news about the time since */
+    begin(3, 0);
+    wait_ms(150);
+    store_ask_arrived(&set, &asks[3], now);
+    begin(4, 0);
+    wait_ms(150);
+    CU_ASSERT_EQUAL(store_ask_end(&set, &asks[0], STORE_OK, 4096, arrived),
+                    STORE_TAKE);
+    CU_ASSERT_EQUAL(set.stores[0].reads, 3);
+    CU_ASSERT_EQUAL(end(&asks[3], STORE_BAD), STORE_GO_ON);
+    CU_ASSERT_EQUAL(set.stores[0].errors, 1);
+    CU_ASSERT_EQUAL(set.stores[0].busy_since, now - 150 * MSEC);
+    CU_ASSERT_EQUAL(set.stores[0].in_flight, 1);
+    IS(0, STORE_UP);
+    /* What arrives late is late */
+    now += 2000 * MSEC;
+    store_ask_arrived(&set, &asks[4], now);
+    IS(0, STORE_SUSPECT);
+    CU_ASSERT_EQUAL(set.stores[0].detached, 1);
+    CU_ASSERT_EQUAL(end(&asks[4], STORE_OK), STORE_DROP);
+    CU_ASSERT_EQUAL(set.stores[0].detached, 0);
+    CU_ASSERT_EQUAL(set.stores[0].in_flight, 0);
+}
+
 /* What was sent to a store before it came back says nothing about it */
 static void test_old_news(void)
 {
@@ -540,6 +587,7 @@ int main(void)
         { "options", test_options },
         { "states", test_states },
         { "timeout", test_timeout },
+        { "arrived", test_arrived },
         { "old news", test_old_news },
         { "choice", test_choice },
         { "ties", test_ties },

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define SKIPPED     77
+#define GIVERS      4
 #define UUID        "00112233-4455-6677-8899-aabbccddeeff"
 
 static char *program, *dir, *data_file, *tree_file;
@@ -205,6 +206,55 @@ static void test_differs(void)
     g_rand_free(r);
 }
 
+/* Every fourth span */
+typedef struct Giver {
+    TreeBuild *t;
+    const Image *m;
+    uint64_t first;
+} Giver;
+
+static void *give_fourth(void *opaque)
+{
+    const Giver *g = opaque;
+    uint8_t leaf[VERITY_BLOCK];
+
+    for (uint64_t n = g->first; n < tree_build_spans(g->t); n += GIVERS) {
+        uint64_t start = n * TREE_SPAN;
+
+        tree_build_span(g->t, n, g->m->data + start,
+                        MIN(TREE_SPAN, g->m->bytes - start), leaf);
+    }
+    return NULL;
+}
+
+/* As of one thread. The thread sanitizer looks at this one, too. */
+static void test_threads(void)
+{
+    static const uint8_t uuid[TREE_UUID_BYTES];
+    GRand *r = g_rand_new_with_seed(8);
+    Image *m = image_new(r, 40 * TREE_SPAN + 512, 32);
+    TreeBuild *t = tree_build_new(m->bytes, m->salt, uuid, NULL);
+    uint8_t root[VERITY_HASH_BYTES];
+    GThread *threads[GIVERS];
+    Giver givers[GIVERS];
+    const uint8_t *head;
+    size_t head_bytes;
+
+    build(r, m);
+    for (unsigned i = 0; i < GIVERS; i++) {
+        givers[i] = (Giver) { t, m, i };
+        threads[i] = g_thread_new("giver", give_fourth, &givers[i]);
+    }
+    for (unsigned i = 0; i < GIVERS; i++) {
+        g_thread_join(threads[i]);
+    }
+    CU_ASSERT_FATAL(tree_build_finish(t, root, &head, &head_bytes));
+    CU_ASSERT_EQUAL(memcmp(root, m->root, sizeof(root)), 0);
+    tree_build_free(t);
+    image_free(m);
+    g_rand_free(r);
+}
+
 static void check_refused(uint64_t bytes, const char *salt)
 {
     static const uint8_t uuid[TREE_UUID_BYTES];
@@ -229,6 +279,7 @@ static void test_refused(void)
 static const CU_TestInfo tests[] = {
     { "the same file as veritysetup's", test_sizes },
     { "another bit is another root", test_differs },
+    { "spans from four threads", test_threads },
     { "sizes and salts that there are not", test_refused },
     CU_TEST_INFO_NULL
 };

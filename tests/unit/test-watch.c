@@ -183,6 +183,7 @@ static void test_no_outage(void)
 
     CU_ASSERT_PTR_NOT_NULL_FATAL(s);
     CU_ASSERT_TRUE(s->has[VALUE_OUTAGE] && s->value[VALUE_OUTAGE] == 0);
+    CU_ASSERT_TRUE(s->has[VALUE_DENIED] && s->value[VALUE_DENIED] == 0);
     CU_ASSERT_FALSE(s->has[VALUE_STUCK]);       /* there is no buffer */
 }
 
@@ -294,11 +295,15 @@ static void test_relay(void)
         "\"hydrated\":false},7],\"stores\":[{\"uri\":\"nbd://a\","
         "\"reachable\":true}]}";
     g_autoptr(HostSample) h = host_sample_new();
-    g_autofree char *text = NULL;
+    g_autofree char *text = NULL, *deep = NULL;
 
     CU_ASSERT_PTR_NULL(relay_sample_parse("[]", 2));
     CU_ASSERT_PTR_NULL(relay_sample_parse("{", 1));
     CU_ASSERT_PTR_NULL(relay_sample_parse("", 0));
+    /* A relay that was taken over must not take the stack of who asks it */
+    deep = g_strnfill(1 << 20, '[');
+    memcpy(deep, "/*\"*/", 5);
+    CU_ASSERT_PTR_NULL(relay_sample_parse(deep, 1 << 20));
     h->relay = relay_sample_parse(json, strlen(json));
     CU_ASSERT_PTR_NOT_NULL_FATAL(h->relay);
     text = host_sample_metrics(h);

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Controls: what the distribution's own QEMU does where ours goes on. Each
+fails in the way that a patch, or pvs, is there to end."""
+
+import contextlib
+import time
+from concurrent import futures
+
+from . import faults, images
+from .nbd import Nbdkit
+from .node import Node
+from .process import need, until
+from .reader import Connection, ReadError
+from .test_pvs import MIB, RESUMED, node_of
+
+# Seconds: of a server that is back; no request is waited for longer
+BACK = 5
+PATIENCE = 10
+
+
+class Stock(Node):
+    """The distribution's storage daemon; its nbd driver, which reconnects."""
+
+    program = need('qemu-storage-daemon')
+
+    def __init__(self, place, **more):
+        super().__init__(place.options(**{'reconnect-delay': 0, **more}))
+
+    def add(self):
+        self.qmp.command('blockdev-add', **self.options)
+        self.qmp.command('block-export-add', type='nbd', id='e',
+                         writable=not self.options['read-only'],
+                         **{'node-name': 'disk'})
+
+
+def reads(connection, at):
+    try:
+        return connection.read(at, 4096)
+    except ReadError:
+        return None
+
+
+def spoilt(place, connection):
+    """It gets garbage for an answer, once."""
+    place.link.set(garbage=1)
+    reads(connection, MIB)
+    place.link.set(garbage=0)
+
+
+def recovers(place, connection, at):
+    """Does a read get its answer within BACK seconds?"""
+    end = time.monotonic() + BACK
+    while time.monotonic() < end:
+        if reads(connection, at):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def garbage(image):
+    """It is the end of the node."""
+    with faults.Place(image) as place, Stock(place) as node, \
+            contextlib.closing(Connection(node.path, timeout=PATIENCE)) as c:
+        if not reads(c, 0):
+            return 'it does not read at all'
+        spoilt(place, c)
+        return 'it goes on' if recovers(place, c, 2 * MIB) else None
+
+
+def garbage_under_pvs(image):
+    """The same, and it goes on."""
+    with faults.Place(image) as place, \
+            node_of(image, place, **{'outage-action': 'wait'}) as node, \
+            contextlib.closing(Connection(node.path, timeout=PATIENCE)) as c:
+        c.read(0, 4096)
+        place.link.set(garbage=1)
+        time.sleep(RESUMED)
+        place.link.set(garbage=0)
+        right = image.read_bytes()[2 * MIB:2 * MIB + 4096]
+        return None if c.read(2 * MIB, 4096) == right else 'it reads wrong'
+
+
+class NoFlush(Nbdkit):
+    """A server that takes writes, and does not know of flushes."""
+
+    def __init__(self, image):
+        super().__init__(image, plugin=[
+            'eval', f'get_size=echo {MIB}', 'can_write=exit 0',
+            'can_flush=exit 3', 'pwrite=cat > /dev/null',
+            'pread=dd if=/dev/zero count=$3 iflag=count_bytes'])
+
+    def argv(self):
+        return [a for a in super().argv() if a != '--readonly']
+
+
+def flush(image):
+    """With a server that has no flush it succeeds, also when that is gone."""
+    with faults.Place(image, server=NoFlush) as place, \
+            Stock(place, **{'read-only': False}) as node, \
+            contextlib.closing(Connection(node.path, timeout=PATIENCE)) as c:
+        c.write(0, bytes(4096))
+        place.server.kill()
+        until(lambda: not reads(c, 0), PATIENCE, 'it notices')
+        try:
+            c.flush()
+        except ReadError:
+            return 'the flush fails'
+    return None
+
+
+def mute(image):
+    """A peer that accepts and says nothing is never given up, although the
+    server is there again for who connects anew."""
+    with faults.Place(image) as place, \
+            Stock(place, **{'reconnect-delay': 600}) as node, \
+            contextlib.closing(Connection(node.path, timeout=PATIENCE)) as c:
+        c.read(0, 4096)
+        try:
+            passed_by(place, c)
+        except TimeoutError:
+            return None
+        return 'it was given up'
+
+
+def passed_by(place, connection):
+    """What is read when who connects is let wait for ever, for a second."""
+    place.link.set(mute=1)
+    place.link.cut()
+    with futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(connection.read, MIB, 4096)
+        time.sleep(1)
+        place.link.set(mute=0)
+        return answer.result()
+
+
+def mute_under_pvs(image):
+    """The same, and it reads."""
+    with faults.Place(image) as place, \
+            node_of(image, place, **{'outage-action': 'wait'}) as node, \
+            contextlib.closing(Connection(node.path, timeout=PATIENCE)) as c:
+        c.read(0, 4096)
+        right = image.read_bytes()[MIB:MIB + 4096]
+        return None if passed_by(place, c) == right else 'it reads wrong'
+
+
+def tests(folder, _args):
+    image = images.make(folder, 'image')
+    yield 'control, stock: garbage is the end of a node', garbage, image
+    yield 'garbage is not the end of pvs', garbage_under_pvs, image
+    yield 'control, stock: a mute peer is not given up', mute, image
+    yield 'a mute peer is given up by pvs', mute_under_pvs, image
+    yield 'control, stock: a flush with no server succeeds', flush, image
