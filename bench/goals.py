@@ -208,6 +208,16 @@ def private_flush_goals(rows):
                    best=min(ratios))
 
 
+def private_read_goals(rows):
+    """A read behind all that is on its way would take as long as the stock
+    client's."""
+    idle, stock = (statistics.median(rows[k]) for k in ('idle', 'stock'))
+    yield Goal('private vDisk, 4 KiB reads of the store while draining, time',
+               f'/ a stock client that writes (idle: {idle / stock:.2f}x)',
+               ratio(rows['draining'], rows['stock']), .5, at_least=False,
+               unit='x', best=min(rows['draining']) / min(rows['stock']))
+
+
 def private_drain_goals(rows):
     for link, row in rows.items():
         for case, speed in row.items():
@@ -256,6 +266,7 @@ def evaluate(results):
                        ('private-write', private_write_goals),
                        ('private-seq', private_seq_goals),
                        ('private-flush', private_flush_goals),
+                       ('private-read', private_read_goals),
                        ('private-drain', private_drain_goals),
                        ('private-epochs', private_epoch_goals),
                        ('private-recovery', private_recovery_goals),

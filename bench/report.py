@@ -111,6 +111,12 @@ def private_flush_table(rows):
                   for case, times in rows.items()])
 
 
+def private_read_table(rows):
+    return table(['4 KiB reads of the store, us', *rows],
+                 [['p50, 2 Gbit/s', *(f'{statistics.median(t):.0f}'
+                                      for t in rows.values())]])
+
+
 def private_drain_table(rows):
     return table(['drain, MiB/s', 'epochs', 'nbd', 'nbd, disk in use',
                   'pvs'],
@@ -139,6 +145,7 @@ def print_all(results, goals):
              ('ram', ram_table),
              ('reset', reset_table),
              ('private-flush', private_flush_table),
+             ('private-read', private_read_table),
              ('private-drain', private_drain_table)]
     for key, draw in parts:
         if results.get(key):
