@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the hook adds to a start: its calls by themselves, and the same desktop
-started with and without it, in turn."""
+started with and without it, in turn.
+
+The goal is BUDGET_MS on a machine that does nothing else, and is asked for by --long.
+Elsewhere times are compared with a peer's in the same run: a call with PEER, a start
+with one without the hook."""
 
 import os
 import statistics
@@ -15,6 +19,12 @@ ROUNDS = 9
 # work; what is really slower stays slower
 MOST_ROUNDS = 36
 BUDGET_MS = 50
+# It reads a domain's XML and says what it finds, as the hook does
+PEER = ["virsh", "-c", "test:///default", "domblklist", "test"]
+# Measured: three calls of the hook cost 1.1 to 1.3 times what PEER does, and a start
+# with it 1.05 to 1.10 times one without
+MOST_CALLS = 3
+MOST_START = 1.2
 # Run a command; print how long it took, and how much of a processor, in ms
 TIMED = """import resource, subprocess, sys, time
 began = time.monotonic()
@@ -32,23 +42,22 @@ def start_ms(host, name):
     return took * 1000
 
 
-def call_ms(world, name, xml, operation):
-    """The hook's call by itself, in /run/deskcast of libvirtd's namespace: at best,
-    how long it takes, and of a processor."""
+def timed_ms(command, **how):
+    """At best, how long COMMAND takes, and of a processor."""
     took = []
     for _ in range(ROUNDS):
-        done = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
-             f"mount --bind {world.host.folder}/deskcast /run/deskcast && "
-             f"exec {sys.executable} -c '{TIMED}' {world.host.libexec}/deskcast-hook {name} "
-             f"{operation} begin -"], input=xml, check=True, text=True, stdout=subprocess.PIPE)
-        took.append([float(line) for line in done.stdout.split()])
+        done = subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, **how)
+        took.append([float(line) for line in done.stdout.split()[-2:]])
     return [min(column) for column in zip(*took)]
 
 
-def busy():
-    load = os.getloadavg()[0]
-    return f"the machine is busy: load {load:.0f}" if load > os.cpu_count() else ""
+def call_ms(world, name, xml, operation):
+    """The hook's call by itself, in /run/deskcast of libvirtd's namespace."""
+    return timed_ms(
+        ["unshare", "--mount", "--propagation", "private", "--", "sh", "-c",
+         f"mount --bind {world.host.folder}/deskcast /run/deskcast && "
+         f"exec {sys.executable} -c '{TIMED}' {world.host.libexec}/deskcast-hook {name} "
+         f"{operation} begin -"], input=xml)
 
 
 def calls(tap, world, name):
@@ -61,15 +70,14 @@ def calls(tap, world, name):
     desktop.destroy()
     for operation in ("prepare", "start"):
         found[operation] = call_ms(world, name, xml, operation)
-    wall, processor = (sum(column) for column in zip(*found.values()))
+    peer = timed_ms([sys.executable, "-c", TIMED, *PEER])
     tap.diag("; ".join(f"{name} {took:.1f} ms" for name, (took, _) in found.items()))
-    tap.ok(processor < BUDGET_MS, f"the hook's three calls use {processor:.0f} ms of processor "
-           f"time, under {BUDGET_MS}", found)
-    text = f"they take {wall:.0f} ms, under {BUDGET_MS}"
-    if wall >= BUDGET_MS and busy():
-        tap.skip(text, busy())
-    else:
-        tap.ok(wall < BUDGET_MS, text, found)
+    sums = [sum(column) for column in zip(*found.values())]
+    for what, took, one in zip(("time", "processor time"), sums, peer):
+        tap.ok(took < MOST_CALLS * one, f"the hook's three calls: {took:.0f} ms of {what}, "
+               f"{took / one:.1f} times a virsh domblklist, under {MOST_CALLS}", found)
+        if world.long:
+            tap.ok(took < BUDGET_MS, f"under {BUDGET_MS} ms", found)
 
 
 def second_host(world, name):
@@ -88,10 +96,6 @@ def typical(took):
     return statistics.quantiles(took, n=4)[0]
 
 
-def added_ms(times):
-    return typical(times["with"]) - typical(times["without"])
-
-
 def starts(tap, world, name):
     times = {"with": [], "without": []}
     with second_host(world, name) as bare:
@@ -100,17 +104,19 @@ def starts(tap, world, name):
         for rounds in range(1, MOST_ROUNDS + 1):
             times["with"].append(start_ms(world.host, name))
             times["without"].append(start_ms(bare, name))
-            if rounds >= (MOST_ROUNDS if world.long else ROUNDS) and added_ms(times) < BUDGET_MS:
+            if rounds < (MOST_ROUNDS if world.long else ROUNDS):
+                continue
+            hooked, stock = (typical(took) for took in times.values())
+            if hooked < MOST_START * stock:
                 break
     for how, took in times.items():
         tap.diag(f"a start {how} the hook takes {statistics.median(took):.0f} ms, the faster "
                  f"quarter at most {typical(took):.0f} (of {len(took)})")
-    added = added_ms(times)
-    text = f"the hook adds {added:.0f} ms to a start, under {BUDGET_MS}"
-    if busy():
-        tap.skip(text, busy())
-    else:
-        tap.ok(added < BUDGET_MS, text, times)
+    added = hooked - stock
+    tap.ok(hooked < MOST_START * stock, f"a start with the hook takes {hooked / stock:.3f} times "
+           f"one without, under {MOST_START}; the hook adds {added:.0f} ms", times)
+    if world.long:
+        tap.ok(added < BUDGET_MS, f"under {BUDGET_MS} ms", times)
 
 
 def run_tests(tap, world):
