@@ -236,6 +236,10 @@ void one_of_unflushed(Row *r)
             }
             device_repair(r->l->device[STORE]);
             wait_for(r, is_drained, "what was not flushed is shipped");
+            /* A new connection ends an epoch; this one comes during one */
+            task_begin(&writer, r, 0, PART, 2);
+            wait_for(r, writer_done, "a write ends");
+            wait_for(r, is_drained, "it is shipped by itself");
         }
     }
     close_row(r);
@@ -275,6 +279,40 @@ void one_of_ahead(Row *r)
             store->data[2 * at - PART] != 3) {
             row_wrong(r, "the store has 0x%x of it",
                       store->data[2 * at - PART]);
+        }
+    }
+    close_row(r);
+}
+
+/*
+ * The later of two records in flight is in the index when the other one gets
+ * there: what is read is what the store will have (J2)
+ */
+void one_of_overtaken(Row *r)
+{
+    Device *journal;
+    uint8_t later[PART], buf[PART];
+
+    memset(later, 5, sizeof(later));
+    if (open_and_cut(r, PART)) {
+        journal = r->l->device[JOURNAL];
+        journal->holds_write = true;
+        task_begin(&writer, r, 0, PART, 4);
+        while (!journal->held) {
+            pause_ms(1);
+        }
+        blk_pwrite(r->l->blk, 0, PART, later, 0);
+        journal->held = false;
+        if (wait_for(r, writer_done, "the write ends") &&
+            (blk_pread(r->l->blk, 0, PART, buf, 0) < 0 ||
+             memcmp(buf, later, PART))) {
+            row_wrong(r, "0x%x is read of it", buf[0]);
+        }
+        device_repair(r->l->device[STORE]);
+        if (wait_for(r, is_drained, "both are shipped") &&
+            memcmp(r->l->device[STORE]->data, later, PART)) {
+            row_wrong(r, "the store has 0x%x of it",
+                      r->l->device[STORE]->data[0]);
         }
     }
     close_row(r);

@@ -559,6 +559,11 @@ bool run_directed(uint64_t lives, uint64_t seed, uint64_t row)
         /* Each takes seconds */
         { "a guest that does not flush", one_of_unflushed, 2 },
         { "the local copy fails for good", one_of_stuck, 2 },
+        { "of two writes at once the later one is done first",
+          one_of_overtaken, 2 },
+        { "a cut after what the copy had was written again",
+          one_of_rewrites, 2 },
+        { "two cuts of openings", one_of_adoptions, 4 },
     };
     bool ok = true;
 

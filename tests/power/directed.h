@@ -42,6 +42,12 @@ void one_of_broken(Row *r);
 void one_of_read(Row *r);
 void one_of_unflushed(Row *r);
 void one_of_ahead(Row *r);
+void one_of_overtaken(Row *r);
+
+/* directed-cuts.c: cuts that are chosen, and what is left after them */
+
+void one_of_rewrites(Row *r);
+void one_of_adoptions(Row *r);
 
 /* Each kind (or @row alone, from 1) @lives times; true if nothing is wrong */
 bool run_directed(uint64_t lives, uint64_t seed, uint64_t row);

@@ -317,24 +317,8 @@ static void try_rot(Power *p)
 }
 
 /* The next life begins with this state */
-static Start *keep_state(Power *p)
-{
-    Start *next = g_new0(Start, 1);
-
-    next->size = p->l->size;
-    next->next_id = p->l->first_id + p->l->changes->len;
-    for (int i = 0; i < DEVICES; i++) {
-        const Device *d = p->s->device[i].d;
-
-        next->length[i] = d->length;
-        next->device[i] = device_dup(d->data, d->length);
-    }
-    return next;
-}
-
 static void keep_content(Power *p)
 {
-    p->next->content = g_new(uint64_t, p->l->sectors);
     for (uint64_t s = 0; s < p->l->sectors; s++) {
         p->next->content[s] = stamp_read(p->buf + s * SECTOR, s);
     }
@@ -360,7 +344,7 @@ static void try_state(Power *p, unsigned n, bool keep)
     states_make(p->s, p->kind);
     p->tried++;
     if (keep) {
-        p->next = keep_state(p);
+        p->next = states_keep(p->s, p->l);
     }
     if (!judge_state(p)) {
         p->lost++;

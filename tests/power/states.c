@@ -241,6 +241,23 @@ void states_take_back(States *s)
     }
 }
 
+Start *states_keep(const States *s, const Life *l)
+{
+    Start *next = g_new0(Start, 1);
+
+    next->size = l->size;
+    next->next_id = l->first_id + l->changes->len;
+    next->content = g_memdup2(l->start->content,
+                              l->sectors * sizeof(*next->content));
+    for (int i = 0; i < DEVICES; i++) {
+        const Device *d = s->device[i].d;
+
+        next->length[i] = d->length;
+        next->device[i] = device_dup(d->data, d->length);
+    }
+    return next;
+}
+
 /* Making it all */
 
 static void device_begin(StateDevice *sd, const char *name,

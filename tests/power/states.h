@@ -56,6 +56,12 @@ void states_make(States *s, const StateKind kind[DEVICES]);
 /* A bit of the byte at @offset of a device is not as it was */
 void states_rot(States *s, int device, int64_t offset);
 
+/*
+ * What a life begins with after this cut of @l. Its content is that of before
+ * @l: the caller tells what was written.
+ */
+Start *states_keep(const States *s, const Life *l);
+
 /* Take back what made it, and what was written since */
 void states_take_back(States *s);
 
