@@ -87,14 +87,32 @@ static PvsBudget *budget(const PvsImage *img)
     return b;
 }
 
+/* The earlier of two times; 0: there is none */
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a && b ? MIN(a, b) : a + b;
+}
+
 /* Of the image's stores or its tree's, whichever began first; ns, 0: none */
 static int64_t outage_since(PvsImage *img)
 {
-    int64_t stores = pvs_pool_outage_since(img->stores);
-    int64_t tree = img->tree ? pvs_pool_outage_since(pvs_tree_pool(img->tree))
-                             : 0;
+    int64_t since = pvs_pool_outage_since(img->stores);
 
-    return stores && tree ? MIN(stores, tree) : stores + tree;
+    return img->tree
+           ? earlier(since, pvs_pool_outage_since(pvs_tree_pool(img->tree)))
+           : since;
+}
+
+/* The same of a block that no store which is up has right */
+static int64_t denied_since(PvsImage *img)
+{
+    int64_t since = pvs_pool_denied_since(img->stores);
+
+    if (img->tree) {
+        since = earlier(since, pvs_pool_denied_since(pvs_tree_pool(img->tree)));
+    }
+    QEMU_LOCK_GUARD(&img->waits.lock);
+    return img->lack.told ? earlier(since, img->lack.since) : since;
 }
 
 static void add_outage(PvsInfo *info, PvsImage *img)
@@ -104,16 +122,13 @@ static void add_outage(PvsInfo *info, PvsImage *img)
         [STORE_OUTAGE_PAUSE] = PVS_OUTAGE_ACTION_PAUSE,
         [STORE_OUTAGE_ERROR] = PVS_OUTAGE_ACTION_ERROR,
     };
-    int64_t since = outage_since(img);
+    int64_t since = outage_since(img), denied = denied_since(img);
 
     info->outage_action = actions[img->outage_action];
     info->has_outage_ms = since;
     info->outage_ms = since ? (pvs_now() - since) / SCALE_MS : 0;
-    WITH_QEMU_LOCK_GUARD(&img->waits.lock) {
-        info->has_denied_ms = img->lack.told;
-        info->denied_ms = img->lack.told
-                          ? (pvs_now() - img->lack.since) / SCALE_MS : 0;
-    }
+    info->has_denied_ms = denied;
+    info->denied_ms = denied ? (pvs_now() - denied) / SCALE_MS : 0;
     info->corrupt = qatomic_read(&img->corrupt);
 }
 

@@ -12,6 +12,12 @@
 typedef struct PvsRead PvsRead;
 typedef struct PvsAsk PvsAsk;
 
+/*
+ * What was opened without its server is mostly connected in no time: until this
+ * time after opening no outage is told; ns
+ */
+#define PVS_POOL_EARLY  (1000 * SCALE_MS)
+
 struct PvsPool {
     /* Never changed after open */
     BlockDriverState *bs;
@@ -28,10 +34,13 @@ struct PvsPool {
     int64_t armed;              /* ns; when the timer goes off */
     int64_t early_at;           /* ns; of the next early probes */
     GArray *events;             /* StoreEvent; for the bottom half */
+    unsigned denied;            /* reads that no store which is up has right */
+    int64_t denied_since;       /* the first of them; ns */
 
     /* Main loop */
     QSIMPLEQ_HEAD(, PvsAsk) to_start;
     bool outage_told;           /* its begin, and not its end */
+    int64_t told_since;         /* when what was told began; ns */
 };
 
 /*
@@ -44,6 +53,15 @@ void pvs_pool_timer(void *opaque);
 void pvs_pool_bh(void *opaque);
 
 /* pool-tell.c */
+
+/* @e says that a store is in another state. Main loop. */
+void pvs_pool_tell_state(PvsPool *p, const StoreEvent *e);
+
+/*
+ * Tell what holds, if something else was told: so an image that is taken during
+ * an outage begins with that, and none ends that nobody has heard of. Main loop.
+ */
+void pvs_pool_tell_outage(PvsPool *p);
 
 /*
  * What @store had at @offset is not what was sealed. Told once, until it was

@@ -363,6 +363,12 @@ int64_t pvs_pool_outage_since(PvsPool *p)
     return p->set.outage ? p->set.outage_since : 0;
 }
 
+int64_t pvs_pool_denied_since(PvsPool *p)
+{
+    QEMU_LOCK_GUARD(&p->waits->lock);
+    return p->denied ? p->denied_since : 0;
+}
+
 bool pvs_pool_fails_at_once(PvsPool *p)
 {
     QEMU_LOCK_GUARD(&p->waits->lock);

@@ -10,18 +10,13 @@
 #include "block/nbd.h"
 #include "block/pvs/image.h"
 #include "block/pvs/pool-int.h"
-#include "qapi/qapi-events-vdisk.h"
 #include "trace.h"
 
 /* A probe reads as little as there is */
 #define PROBE_BYTES     BDRV_SECTOR_SIZE
 /* Probes have to wait while the node is drained */
 #define DRAINED_PAUSE   (20 * SCALE_MS)
-/*
- * What was opened without its server is mostly connected in no time: until this
- * time after opening it is looked at often, and no outage is told; ns
- */
-#define EARLY           (1000 * SCALE_MS)
+/* What was opened without its server is looked at so often; ns */
 #define EARLY_INTERVAL  (20 * SCALE_MS)
 /* No longer does a reset wait for a store, ms; nothing else goes on then */
 #define WAIT_UP_MAX     2000
@@ -48,6 +43,7 @@ struct PvsRead {
     int64_t offset;
     int64_t bytes;
     bool patient;
+    bool denied;                /* counted as that */
     PvsCheck *check;
     void *opaque;
     int64_t retry_at;           /* ns; 0: no store has said no */
@@ -268,11 +264,27 @@ static void coroutine_fn read_look(PvsRead *read, PvsPool *p)
     pvs_pool_changed(p);
 }
 
+/* Is there a read that no store has right? Told as an outage if it waits on */
+static void count_denied(PvsRead *read, PvsPool *p, bool denied)
+{
+    if (read->denied == denied) {
+        return;
+    }
+    read->denied = denied;
+    if (denied && p->denied++ == 0) {
+        p->denied_since = pvs_now();
+    } else if (!denied) {
+        p->denied--;
+    }
+    qemu_bh_schedule(p->bh);
+}
+
 /* A store that is up says that it does not have it: ask again, some time */
-static void ask_later(PvsRead *read, int64_t now)
+static void ask_later(PvsRead *read, PvsPool *p, int64_t now)
 {
     read->r.bad = read->r.tried = 0;
     read->retry_at = now + PVS_RETRY_MS * SCALE_MS;
+    count_denied(read, p, true);
 }
 
 /* What is up says that it does not have it, and nobody waits for it */
@@ -284,21 +296,19 @@ static bool read_is_denied(const PvsRead *read, const StoreStep *step)
 
 /*
  * No store has it, or none is up for too long. What those that are up say they
- * do not have is asked for again, like in an outage, unless errors are wanted.
+ * do not have is asked for again, as in an outage: the store may be a relay that
+ * is in one.
  */
 static bool read_fails(PvsRead *read, PvsPool *p, int64_t now)
 {
     StoreSet *set = &p->set;
     bool all_bad = read->r.bad == UINT64_MAX >> (STORE_MAX - set->n);
 
-    if (set->outage_action == STORE_OUTAGE_ERROR) {
-        return true;
-    }
-    if (set->outage_action == STORE_OUTAGE_PAUSE &&
+    if (set->outage_action != STORE_OUTAGE_WAIT &&
         (!all_bad || now - read->r.start >= set->outage_wait)) {
         return true;
     }
-    ask_later(read, now);
+    ask_later(read, p, now);
     return false;
 }
 
@@ -330,7 +340,7 @@ static int coroutine_fn read_step(PvsRead *read, PvsPool *p)
         return read_fails(read, p, now) ? -EIO : -EINPROGRESS;
     case STORE_WAIT_STORE:
         if (read->r.bad && p->set.outage_action != STORE_OUTAGE_ERROR) {
-            ask_later(read, now);
+            ask_later(read, p, now);
             break;
         }
         /* fall through */
@@ -371,6 +381,7 @@ int coroutine_fn pvs_pool_co_read(PvsPool *p, int64_t offset, int64_t bytes,
             ret = read_step(&read, p);
         } while (ret == -EINPROGRESS);
         read_drop_answers(&read, p);
+        count_denied(&read, p, false);
         store_read_end(&p->set, &read.r);
         pvs_pool_changed(p);
     }
@@ -446,20 +457,20 @@ static void pool_redial(PvsPool *p, unsigned store, int64_t now)
 /* When stores that never were up are to be probed; INT64_MAX: there are none */
 static int64_t early_due(PvsPool *p, int64_t now)
 {
-    if (now >= p->opened_at + EARLY) {
+    if (now >= p->opened_at + PVS_POOL_EARLY) {
         return INT64_MAX;
     }
     for (unsigned i = 0; i < p->set.n; i++) {
         if (!p->set.stores[i].risen && p->set.stores[i].state != STORE_UP) {
-            return MIN(p->early_at, p->opened_at + EARLY);
+            return MIN(p->early_at, p->opened_at + PVS_POOL_EARLY);
         }
     }
-    return p->set.outage ? p->opened_at + EARLY : INT64_MAX;
+    return p->set.outage ? p->opened_at + PVS_POOL_EARLY : INT64_MAX;
 }
 
 static void early_probes(PvsPool *p, int64_t now)
 {
-    if (now < p->early_at || now >= p->opened_at + EARLY) {
+    if (now < p->early_at || now >= p->opened_at + PVS_POOL_EARLY) {
         return;
     }
     p->early_at = now + EARLY_INTERVAL;
@@ -570,50 +581,6 @@ static void break_store(PvsPool *p, unsigned store)
     }
 }
 
-static void tell_state(PvsPool *p, const StoreEvent *e)
-{
-    static const PvsStoreState states[] = {
-        [STORE_UP] = PVS_STORE_STATE_UP,
-        [STORE_SUSPECT] = PVS_STORE_STATE_SUSPECT,
-        [STORE_DOWN] = PVS_STORE_STATE_DOWN,
-    };
-    int error = p->set.stores[e->store].error;
-
-    trace_pvs_store_state(p->bs, p->stores[e->store].name,
-                          PvsStoreState_str(states[e->state]));
-    qapi_event_send_vdisk_store(pvs_image(p->bs)->node_name, e->store,
-                                p->stores[e->store].name,
-                                p->kind == PVS_POOL_TREE, states[e->state],
-                                e->state != STORE_UP && error ?
-                                strerror(-error) : NULL);
-}
-
-static void send_outage(PvsPool *p, bool active, int64_t ns)
-{
-    p->outage_told = active;
-    qapi_event_send_vdisk_outage(pvs_image(p->bs)->node_name, active,
-                                 p->kind == PVS_POOL_TREE, !active,
-                                 active ? 0 : MAX(ns / SCALE_MS, 0));
-}
-
-/*
- * Tell what holds, if something else was told: so an image that is taken during
- * an outage begins with that, and none ends that nobody has heard of
- */
-static void tell_outage(PvsPool *p)
-{
-    bool active;
-    int64_t took;
-
-    WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
-        active = p->set.outage && pvs_now() >= p->opened_at + EARLY;
-        took = p->set.outage_ended - p->set.outage_since;
-    }
-    if (active != p->outage_told) {
-        send_outage(p, active, took);
-    }
-}
-
 /* What is assigned only, and not in use, is nobody's trouble yet */
 static bool is_used(PvsPool *p)
 {
@@ -637,7 +604,7 @@ void pvs_pool_bh(void *opaque)
         switch (e->type) {
         case STORE_EVENT_STATE:
             if (used) {
-                tell_state(p, e);
+                pvs_pool_tell_state(p, e);
             }
             break;
         case STORE_EVENT_BREAK:
@@ -653,16 +620,7 @@ void pvs_pool_bh(void *opaque)
         }
     }
     if (used) {
-        tell_outage(p);
-    }
-}
-
-void pvs_pool_end_outage(PvsPool *p)
-{
-    int64_t since = pvs_pool_outage_since(p);
-
-    if (p->outage_told) {
-        send_outage(p, false, since ? pvs_now() - since : 0);
+        pvs_pool_tell_outage(p);
     }
 }
 

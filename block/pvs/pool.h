@@ -123,6 +123,9 @@ const char *pvs_pool_store_name(const PvsPool *p, unsigned i);
 /* Begin of the outage that goes on, ns; 0: none */
 int64_t pvs_pool_outage_since(PvsPool *p);
 
+/* Since when a read waits that no store which is up has right; ns, 0: none */
+int64_t pvs_pool_denied_since(PvsPool *p);
+
 /* Its image is not used any more: an outage that was told ends. Main loop. */
 void pvs_pool_end_outage(PvsPool *p);
 

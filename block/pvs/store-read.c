@@ -144,15 +144,25 @@ static StoreStep send_to(int store)
     return (StoreStep) { .action = STORE_SEND, .store = store };
 }
 
+/*
+ * Since when it waits for a store. One that was there before the outage waits
+ * for as long as it lasts. A store that answers probes and not what it is asked
+ * ends outages that begin again: then it waits since it first got no answer.
+ */
+static int64_t waits_since(const StoreSet *set, const StoreRead *read)
+{
+    int64_t since = set->outage ? MAX(read->start, set->outage_since)
+                                : read->start;
+
+    return read->lost_at ? MIN(since, read->lost_at) : since;
+}
+
 /* Nobody can be asked, and nobody is */
 static StoreStep wait_for_store(const StoreSet *set, const StoreRead *read,
                                 int64_t now)
 {
     uint64_t all = UINT64_MAX >> (STORE_MAX - set->n);
-    /* One that was there before the outage waits for as long as it lasts */
-    int64_t since = set->outage ? MAX(read->start, set->outage_since)
-                                : read->start;
-    int64_t limit = since + set->outage_wait;
+    int64_t limit = waits_since(set, read) + set->outage_wait;
     bool limited = set->outage_action != STORE_OUTAGE_WAIT || read->bad;
 
     if (read->bad == all || (limited && now >= limit) ||

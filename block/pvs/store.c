@@ -260,6 +260,11 @@ static void forget(StoreSet *set, StoreAsk *ask)
     }
 }
 
+static void note_lost(StoreRead *read, int64_t now)
+{
+    read->lost_at = read->lost_at ? read->lost_at : now;
+}
+
 void store_detach(StoreSet *set, StoreAsk *ask)
 {
     forget(set, ask);
@@ -279,6 +284,7 @@ static void expire(StoreSet *set, Store *s, int64_t now)
         g_queue_unlink(&s->asks, link);
         ask->late = true;
         if (ask->read) {
+            note_lost(ask->read, now);
             store_detach(set, ask);
         }
         s->error = -ETIMEDOUT;
@@ -356,6 +362,9 @@ static void not_answered(StoreSet *set, Store *s, StoreAsk *ask,
             ask->read->bad |= STORE_BIT(ask->store);
         }
     } else {
+        if (ask->read) {
+            note_lost(ask->read, now);
+        }
         failed(set, s, ask, now);
     }
 }

@@ -160,6 +160,7 @@ typedef struct StoreSet {
 
 struct StoreRead {
     int64_t start;
+    int64_t lost_at;            /* when an ask first got no answer; 0: never */
     int64_t asked_at;           /* the last of the asks */
     uint64_t tried;             /* stores not to be asked again */
     uint64_t bad;               /* of these: answered, with an error */

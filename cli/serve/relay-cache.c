@@ -20,6 +20,8 @@
 
 /* The part of all room that caches leave to trees; a tree is 1/127 of a vDisk */
 #define TREE_SHARE      32
+/* Seconds without a store after which it says so to those who ask */
+#define OUTAGE_WAIT     1
 #define ROOT_DIGITS     (2 * VERITY_HASH_BYTES)
 
 /*
@@ -154,6 +156,17 @@ static void set_cache(const Relay *r, JsonObject *o, const RelayVersion *v)
     }
 }
 
+/*
+ * What cannot be had is told those who asked, and not kept: they wait as they
+ * think right, and ask again. A request that is held here they would take for a
+ * relay that hangs, and break the connection, again and again.
+ */
+static void set_outage(JsonObject *o)
+{
+    json_object_set_string_member(o, "outage-action", "error");
+    json_object_set_int_member(o, "outage-wait", OUTAGE_WAIT);
+}
+
 static JsonObject *version_node(const Relay *r, const RelayVersion *v)
 {
     g_autofree char *path = relay_path(r, v, "tree");
@@ -173,6 +186,7 @@ static JsonObject *version_node(const Relay *r, const RelayVersion *v)
     json_object_set_string_member(o, "verity-root", v->root);
     json_object_set_object_member(o, "verity-tree", file_node(tree));
     json_object_set_array_member(o, "stores", stores);
+    set_outage(o);
     if (v->grant) {
         set_cache(r, o, v);
     }

@@ -43,6 +43,13 @@ class Bad(nbd.Failing):
 
 # Reads that wait
 
+LASTS = 'denied-ms', 'outage-ms'
+
+
+def vdisk_ms(asked, member):
+    """Of query-vdisks; 0: it is not there."""
+    return asked.command('query-vdisks')[0]['pvs'].get(member, 0)
+
 
 def waits(image, bad, *others):
     """No error is seen, and nothing read, before it answers well."""
@@ -51,15 +58,22 @@ def waits(image, bad, *others):
             Readers(node.path, image, 2) as readers:
         time.sleep(2)
         early = len(readers.reads)
+        waited = [vdisk_ms(node, lasts) for lasts in LASTS]
         bad.good()
         begin = time.monotonic()
         time.sleep(RESUMED + 1)
         ended = readers.stop(10)
+        waited += [vdisk_ms(node, lasts) for lasts in LASTS]
+        told = [e['data']['active'] for e in node.events('VDISK_OUTAGE')]
     took = max(b + s for b, s, *_ in readers.reads if b < begin) - begin
     print(f'# resumed after {1000 * took:.0f} ms', flush=True)
     good = ended and not early and not readers.errors and not readers.wrong
-    return None if good and took < RESUMED else \
-        f'{early} reads too early, {took:.2f} s late; {readers.summary()}'
+    if not (good and took < RESUMED):
+        return f'{early} reads too early, {took:.2f} s late; {readers.summary()}'
+    # One that answers nothing but errors is down, and that is an outage
+    wanted = [False, True] if isinstance(bad, Bad) else [True, False]
+    return None if [n > 1000 for n in waited] == [*wanted, False, False] and \
+        told == [True, False] else f'it told {told}, and of {LASTS} {waited} ms'
 
 
 # A guest that stands still

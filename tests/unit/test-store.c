@@ -581,6 +581,34 @@ static void test_outage(void)
     CU_ASSERT_EQUAL(next(0).action, STORE_WAIT_STORE);
 }
 
+/*
+ * It answers probes, and not what it is asked: each time it comes up it is asked
+ * again, and that does not go on for longer than an outage may
+ */
+static void test_half_dead(void)
+{
+    int64_t from;
+
+    start_with(1, 0, 1, STORE_OUTAGE_PAUSE);
+    from = now;
+    store_read_begin(&set, &reads[0], now);
+    for (unsigned i = 0; next(0).action == STORE_SEND; i++) {
+        ask(0, 0);
+        wait_ms(2000);
+        IS(0, STORE_SUSPECT);
+        if (next(0).action == STORE_WAIT_STORE) {
+            probe(0, STORE_OK);
+        }
+        CU_ASSERT_FATAL(i < 100);
+        end(&asks[0], STORE_LOST);
+    }
+    CU_ASSERT_EQUAL(next(0).action, STORE_FAIL);
+    CU_ASSERT(now - from >= 20 * SEC && now - from <= 24 * SEC);
+    /* One that begins now has as long */
+    store_read_begin(&set, &reads[1], now);
+    CU_ASSERT_NOT_EQUAL(next(1).action, STORE_FAIL);
+}
+
 int main(void)
 {
     static const CU_TestInfo tests[] = {
@@ -601,6 +629,7 @@ int main(void)
         { "held back, but wanted", test_wanted },
         { "idle stores", test_idle },
         { "outage", test_outage },
+        { "half dead", test_half_dead },
         CU_TEST_INFO_NULL,
     };
 
