@@ -104,8 +104,9 @@ static bool read_pool_options(PvsPoolOptions *o, QemuOpts *opts, Error **errp)
         return false;
     }
     o->far = !pvs_has_guest();
+    /* A negative one comes as one that is too large */
     o->length = qemu_opt_get(opts, "size")
-                ? (int64_t)qemu_opt_get_size(opts, "size", 0) : -1;
+                ? MIN(qemu_opt_get_size(opts, "size", 0), INT64_MAX) : -1;
     return true;
 }
 
@@ -118,8 +119,8 @@ static bool check_size(PvsPoolOptions *o, const char *root, Error **errp)
     }
     if (o->length >= 0 && (o->length == 0 || o->length > VERITY_MAX_SIZE ||
                            !QEMU_IS_ALIGNED(o->length, BDRV_SECTOR_SIZE))) {
-        error_setg(errp, "'size' must be a multiple of 512 bytes, and not "
-                   "zero");
+        error_setg(errp, "'size' must be a multiple of 512 bytes, from 512 to %"
+                   PRId64, (int64_t)VERITY_MAX_SIZE);
         return false;
     }
     return true;

@@ -165,6 +165,100 @@ def itself_alone(image):
     return None if took < SOON else f'quit took {took:.1f} s'
 
 
+class Nobody:
+    """A store whose server is not there."""
+
+    def __init__(self):
+        self.address = ('127.0.0.1', free_port())
+
+    def options(self):
+        return nbd.NbdStore.options(self)
+
+    def objects(self):
+        return []
+
+    export = 'disk'
+
+
+def many(image):
+    """Of 64 stores the last one alone is there: all is read, and nobody waits
+    for the others; then it answers with errors, and that is the answer."""
+    absent = [Nobody() for _ in range(63)]
+    with nbd.Failing(image, tcp=True) as good, node_of(
+            image, *absent, good, **{'outage-action': 'error', 'outage-wait': 1,
+                                     'connections': 1}) as node:
+        until(lambda: state(node, 63) == 'up', 10, 'the good one is up')
+        why = read_all(node, image)
+        begin = time.monotonic()
+        states = [s['state'] for s in info(node)['stores']]
+        asked = time.monotonic() - begin
+        good.fail()
+        took, said = first_read(node, 4 * MIB)
+        begin = time.monotonic()
+        node.end()
+        ended = time.monotonic() - begin
+    if why or states != ['down'] * 63 + ['up']:
+        return why or states
+    return None if said == damage.EIO and took < 1 + LONGEST and \
+        max(asked, ended) < SOON else \
+        f'{said} after {took:.1f} s; QMP took {asked:.1f} s, its end {ended:.1f}'
+
+
+# What a desktop makes of a cache that is not for it
+
+
+def flip(path, *places):
+    """A bit of each of these bytes."""
+    with open(path, 'r+b') as file:
+        for at in places:
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 4]))
+
+
+def not_its_cache(folder, image, spoil):
+    """It reads from its store, and says that it does not use the cache."""
+    pinned = verity(image)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            everything(relay)
+            relay.end()
+        spoil(folder, f)
+        digest = [path.read_bytes() for path in (f.data, f.map)
+                  if path.exists()]
+        with desktop_of(image, f, store, **pinned) as desktop:
+            desktop.command('vdisk-reset', **{'node-name': 'disk'})
+            time.sleep(0.5)
+            shown = everything(desktop) == image.read_bytes()
+            now = info(desktop)
+        left = digest == [path.read_bytes() for path in (f.data, f.map)
+                          if path.exists()]
+    return None if shown and left and not now['host-cache']['usable'] and \
+        now['stores'][0]['bytes'] == SIZE else \
+        f'content is {shown}, the cache is as it was: {left}; {now}'
+
+
+def of_another(folder, f):
+    """The cache is one of another image."""
+    other = images.make(folder, 'cached-other', SIZE)
+    f.data.unlink()
+    f.map.unlink(missing_ok=True)
+    with nbd.StorageDaemon(other) as store, \
+            node_of(other, store, **verity(other), **f.options()) as relay:
+        everything(relay)
+        relay.end()
+
+
+HEADER = 4096                   # bytes of each of its two copies
+SPOILED = {
+    'another image\'s': of_another,
+    'with a damaged header': lambda _, f: flip(f.data, 200, HEADER + 200),
+    'that is no cache': lambda _, f: f.data.write_bytes(b'mine' * 5000),
+    'without a live map': lambda _, f: f.map.unlink(missing_ok=True),
+}
+
+
 def another_image(folder, image):
     """The tree tells which store is right, and who is wrong is named. On a
     busy machine the right one may answer all of a node's reads."""
@@ -457,6 +551,10 @@ def tests(folder, _args):
     yield 'a store that closes in every answer, alone', breaks_alone, image
     yield 'a store that is the node itself', itself, image
     yield 'a store that is the node itself, alone', itself_alone, image
+    yield 'the last one of 64 stores', many, image
+    for name, spoil in SPOILED.items():
+        yield (f'a cache {name}, of a desktop', not_its_cache, folder, small,
+               spoil)
     yield 'a store with another image', another_image, folder, image
     yield ('a store with another image, alone', another_image_alone, folder,
            image)

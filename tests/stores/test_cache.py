@@ -10,14 +10,16 @@ import random
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import time
 
 from . import ceph, far, images, nbd
 from .link import Link
 from .node import GuestError
-from .process import LARGE, MEMORY, program, run, until
+from .process import LARGE, MEMORY, Missing, need, program, run, until
 from .reader import Connection, Readers
+from .test_commands import Machine
 from .test_pvs import cached, everything, info, node_of, verity
 
 MIB = 1 << 20
@@ -139,6 +141,65 @@ def killed(folder, rounds, seed):
     print(f'# {rounds} relays, {found} found a cache, {reads} reads', flush=True)
     return None if reads > 100 * rounds and found > rounds / 4 else \
         f'{reads} reads, {found} caches found'
+
+
+def both(f):
+    return f.data.read_bytes(), f.map.read_bytes()
+
+
+def killed_machine(folder, relay, f, disk, rng):
+    """One that reads its half of the cache, and what is not there, and is killed;
+    what was wrong. Nobody else writes to the cache meanwhile."""
+    path = f'{folder}/killed.socket'
+    with Machine(folder, 'killed', disk) as m:
+        m.ask('nbd-server-start', addr={'type': 'unix', 'data': {'path': path}})
+        m.ask('block-export-add', type='nbd', id='e', **{'node-name': 'disk0'})
+        still = rng.random() < 0.5
+        if still:
+            relay.popen.send_signal(signal.SIGSTOP)
+            before = both(f)
+        with Victims(path, images.make(folder, 'cached', SIZE), 4, 0,
+                     seed=rng.randrange(1 << 30), export='disk0') as readers:
+            time.sleep(rng.uniform(0, 0.4))
+            hits = m.ask('query-vdisks')[0]['pvs']['host-cache']['hit-bytes']
+            bad = list(readers.wrong) + list(readers.errors)
+            m.process.kill()
+            m.process.wait()
+        if still:
+            bad += ['the cache is another'] if both(f) != before else []
+            relay.popen.send_signal(signal.SIGCONT)
+    pathlib.Path(path).unlink(missing_ok=True)
+    return bad or readers.wrong, hits
+
+
+def machines_killed(folder, rounds, seed):
+    """Virtual machines are killed at any moment; the relay and the others do not
+    notice, and the cache is as the relay made it."""
+    rng = random.Random(seed)
+    image = images.make(folder, 'cached', SIZE)
+    pinned = verity(image)
+    used = 0
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
+            node_of(image, store, **pinned, **f.options()) as relay:
+        with contextlib.closing(Connection(relay.path)) as c:
+            for at in range(0, SIZE // 2, MIB):
+                c.read(at, MIB)
+        layer = f.disk / 'desktop'
+        desktop = desktop_of(image, f, Relay(image, relay), layer=layer,
+                             **pinned)
+        disk = {**desktop.options, 'node-name': 'disk0'}
+        for n in range(rounds):
+            bad, hits = killed_machine(folder, relay, f, disk, rng)
+            used += hits > 0
+            if bad:
+                return f'seed {seed}, round {n}: {bad}'
+        shown = everything(relay) == image.read_bytes()
+        with desktop:
+            desktop.command('vdisk-reset', **{'node-name': 'disk'})
+            shown &= everything(desktop) == image.read_bytes()
+    print(f'# {rounds} killed, {used} of them read from the cache', flush=True)
+    return None if shown and used > rounds / 2 else \
+        f'content is {shown}, {used} used the cache'
 
 
 def scanned(folder, seed):
@@ -355,6 +416,38 @@ def opened_by(process, path):
     return modes
 
 
+# Prints what somebody else could do with each file that it is given
+ATTEMPTS = """
+import os, sys
+def tries(path):
+    yield 'write', lambda: os.close(os.open(path, os.O_RDWR))
+    yield 'truncate', lambda: os.truncate(path, 0)
+    yield 'rename', lambda: os.rename(path, path + '.mine')
+    yield 'remove', lambda: os.unlink(path)
+    yield 'plant', lambda: os.close(os.open(path + '.new', os.O_CREAT | os.O_RDWR))
+    yield 'chmod', lambda: os.chmod(path, 0o666)
+for path in sys.argv[1:]:
+    os.close(os.open(path, os.O_RDONLY))
+    for name, attempt in tries(path):
+        try:
+            attempt()
+            print(name, path)
+        except PermissionError:
+            pass
+"""
+
+
+def attempts(f):
+    """What nobody, who can read both files, can do with them."""
+    if os.geteuid() != 0:
+        raise Missing('root: somebody else tries it')
+    for folder in (f.disk, f.memory):
+        folder.chmod(0o755)
+    return run(need('setpriv'), '--reuid=65534', '--regid=65534',
+               '--clear-groups', sys.executable, '-c', ATTEMPTS,
+               str(f.data), str(f.map))
+
+
 def read_by_desktops(folder):
     """A desktop's process has no means to write to cache or map."""
     image = images.make(folder, 'cached', SIZE)
@@ -366,6 +459,10 @@ def read_by_desktops(folder):
         until(lambda: cached(desktop) == SIZE, 10, 'the cache')
         modes = [opened_by(node.popen, path) for node in (desktop, relay)
                  for path in (f.data, f.map)]
+        desktop.command('vdisk-reset', **{'node-name': 'disk'})
+        done = attempts(f)
+        if done or everything(desktop) != image.read_bytes():
+            return f'somebody else can {done}'
     # and the relay's would be seen
     return None if all(m and set(m) == {'r'} for m in modes[:2]) and \
         all('w' in m for m in modes[2:]) else str(modes)
@@ -487,3 +584,5 @@ def tests(folder, args):
     yield 'cache: without a tree', without_tree, folder
     yield 'cache: what is refused', refused, folder
     yield f'cache: {rounds} relays end', killed, folder, rounds, seed
+    yield (f'cache: {rounds} machines are killed', machines_killed, folder,
+           rounds, seed)

@@ -81,11 +81,48 @@ def steered(folder):
                 'content differs'
 
 
-def outage(folder):
+def stop_in_it(relay, how):
+    """With the job at work."""
+    if how == 'killed':
+        relay.popen.kill()
+        relay.popen.wait()
+    else:
+        relay.end()
+
+
+def resumed(folder, how, host):
+    """A relay that ends at work goes on where it was: what it had is not fetched
+    again, also when the host was started anew."""
+    image = images.make(folder, 'hydrated', SIZE)
+    pinned = verity(image)
+    with files() as f, nbd.StorageDaemon(image, tcp=True) as store:
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            relay.command('vdisk-hydrate', speed=4 * MIB, **HYDRATE)
+            until(lambda: cached(relay) > SIZE // 4, 10, 'a part is here')
+            if not job(relay):
+                return 'the job has ended'
+            had = cached(relay)
+            stop_in_it(relay, how)
+        if host:
+            f.start_host_again()
+        with node_of(image, store, **pinned, **f.options()) as relay:
+            until(lambda: cached(relay) >= had, 10, 'it has what it had')
+            kept = cached(relay)
+            relay.command('vdisk-hydrate', **HYDRATE)
+            ended(relay)
+            shown = everything(relay) == image.read_bytes()
+            if not shown or fetched(relay) != SIZE - kept:
+                return f'{kept} kept, {fetched(relay)} fetched; content is ' \
+                       f'{shown}'
+    return None
+
+
+def outage(folder, more):
     """It waits for a store that is gone, and ends when it is back."""
     image = images.make(folder, 'hydrated', SIZE)
     with files() as f, nbd.StorageDaemon(image, tcp=True) as store, \
-            node_of(image, store, **verity(image), **f.options()) as relay:
+            node_of(image, store, **verity(image), **f.options(),
+                    **more) as relay:
         relay.command('vdisk-hydrate', speed=8 * MIB, **HYDRATE)
         time.sleep(0.3)
         store.kill()
@@ -439,7 +476,12 @@ def tests(folder, _args):
     yield 'hydrate: all of a version', whole, folder
     yield 'hydrate: slowed down, paused, cancelled, killed', steered, folder
     yield 'hydrate: reads come first', demand_first, folder
-    yield 'hydrate: an outage', outage, folder
+    for how, host in (('killed', ''), ('told to quit', ''),
+                      ('killed', ', and its host starts again')):
+        yield f'hydrate: its relay is {how}{host}', resumed, folder, how, host
+    yield 'hydrate: an outage', outage, folder, {}
+    yield ('hydrate: an outage, which readers are told of', outage, folder,
+           {'outage-action': 'error', 'outage-wait': 1})
     yield 'hydrate: cancelled in an outage', cancelled, folder
     yield 'hydrate: the cache is cut off', cut_off, folder
     yield 'hydrate: a block that no store has right', denied, folder
