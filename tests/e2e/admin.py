@@ -33,6 +33,7 @@ class Admin:
         self.serial = 0
         self.nodes = []
         self.plugged = {}
+        self.done = set()
 
     def ask(self, name, **arguments):
         begin = time.monotonic()
@@ -92,9 +93,11 @@ class Admin:
         self.ask("blockdev-del", **{"node-name": self.nodes.pop()})
 
     def plug(self):
+        """Returns what was done instead, if that is so."""
         free = set(range(PORTS)) - set(self.plugged.values())
         if not free:
-            return self.unplug()
+            self.unplug()
+            return Admin.unplug
         device, port = self.name(), min(free)
         args = {"driver": "virtio-rng-pci"}
         if self.rng.random() < 0.5:
@@ -107,7 +110,8 @@ class Admin:
 
     def unplug(self):
         if not self.plugged:
-            return self.plug()
+            self.plug()
+            return Admin.plug
         device = self.rng.choice(sorted(self.plugged))
         try:
             self.ask("device_del", id=device)
@@ -124,8 +128,10 @@ class Admin:
     KEEP = (stop, cont, add_node, delete_node)      # a saved state is to fit again
 
     def steps(self, count, choice=STEPS):
+        """Some of them at random, each once before one comes again."""
         for _ in range(count):
-            self.rng.choice(choice)(self)
+            step = self.rng.choice([s for s in choice if s not in self.done] or choice)
+            self.done.add(step(self) or step)
             time.sleep(self.rng.uniform(0, 0.8))
             self.look()
 

@@ -248,7 +248,7 @@ def quits_round(bench, place, disk, guest, admin):
         pauses(bench, place, admin)
     spawn(guest, READ)
     time.sleep(bench.rng.uniform(0.2, 1))
-    outage(bench, admin, place, lambda: admin.steps(bench.rng.randint(2, 4)))
+    outage(bench, admin, place, lambda: admin.steps(bench.rng.randint(3, 4)))
     admin.settle()
     bench.note(f"up after {wait_up(guest):.0f} s")
     finish(bench, admin)
@@ -296,10 +296,13 @@ def rounds(bench, action, last):
                 pauses(bench, place, admin, reset=True)
             for _ in range(2):
                 time.sleep(rng.uniform(0.5, 6))
-                outage(bench, admin, place, lambda: admin.steps(rng.randint(2, 4), steps))
+                outage(bench, admin, place, lambda: admin.steps(rng.randint(3, 4), steps))
                 admin.settle()
             try:
                 last(bench, place, disk, guest, admin)
+                missed = set(steps) - admin.done
+                if missed:
+                    raise Wrong(f"never asked in an outage: {[s.__name__ for s in missed]}")
             finally:
                 bench.note(admin.summary())
 

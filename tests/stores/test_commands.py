@@ -3,7 +3,6 @@
 stock node, as the control, hangs until its server comes back. The read is the
 firmware's, of the boot sector."""
 
-import operator
 import pathlib
 import struct
 import time
@@ -171,24 +170,25 @@ def hangs(folder, image, name):
         return f'it does not hang: {time.monotonic() - begin:.1f} s'
 
 
-def resumes(folder, image, away, back):
+def resumes(folder, image, kind):
     """It stands still as the store does not answer, and goes on by itself as
     soon as that is back: at the latest after RESUMED, when the machine has the
     time to do so in one of two rounds."""
+    away, back = faults.STREAM[kind]
     took = []
     for _ in range(2):
         with faults.Place(image) as place, Machine(
                 folder, 'resumes', {**pvs_disk(folder, place), 'outage-wait': 1,
                                     'outage-action': 'pause'}) as m:
             time.sleep(0.7)
-            away(place.server)
+            away(place)
             m.ask('cont')
             m.qmp.wait_event('STOP', 30)
             m.answers()
             if m.status() != 'io-error':
                 return f'it does not stand still: {m.status()}'
             begin = time.time()
-            back(place.server)
+            back(place)
             took.append(event_time(m.qmp.wait_event('RESUME', 20)) - begin)
     print(f'# resumed after {", ".join(f"{1000 * t:.0f}" for t in took)} ms',
           flush=True)
@@ -233,10 +233,9 @@ def tests(folder, _args):
     for name in COMMANDS:
         yield f'a read is stuck: {name}', answers, folder, image, name
         yield f'control, stock: {name} hangs', hangs, folder, image, name
-    for name, away, back in (('killed', 'kill', 'start'),
-                             ('frozen', 'freeze', 'thaw')):
-        yield (f'a guest stands still, its store {name}, and goes on', resumes,
-               folder, image, operator.methodcaller(away),
-               operator.methodcaller(back))
+    for kind in faults.DEAD:
+        if kind in faults.STREAM:
+            yield (f'a guest stands still, its store: {kind}, and goes on',
+                   resumes, folder, image, kind)
     yield 'a guest stopped by its own disk stands still', own_disk_fails, \
         folder
