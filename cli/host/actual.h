@@ -23,7 +23,7 @@ typedef struct Actual {
     bool has_budget, has_boot;
     bool in_outage;
     uint64_t outage_ms;
-    uint64_t denied_ms;         /* stopped for a block no store has; 0: not */
+    uint64_t denied_ms;         /* waits for a block no store has; 0: not */
     bool unprotected;           /* no rerror=stop,werror=stop */
 } Actual;
 

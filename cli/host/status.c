@@ -69,8 +69,8 @@ static char *note_text(const Found *f)
     if (a->denied_ms) {
         g_autofree char *span = units_format_span(a->denied_ms);
 
-        g_string_append_printf(s, "stopped for %s by a block that no store "
-                               "has right; ", span);
+        g_string_append_printf(s, "no store has what it reads, for %s; ",
+                               span);
     }
     if (a->has_budget) {
         g_string_append_printf(s, "%u%% local", percent(a->local_bytes,

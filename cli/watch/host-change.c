@@ -66,20 +66,27 @@ static void look_at_value(const Teller *t, VdiskValue value, const char *id,
     }
 }
 
+/* Seconds without a store, or, behind a relay, with one that has none */
+static double outage_of(const VdiskSample *s)
+{
+    return MAX(vdisk_sample_get(s, VALUE_OUTAGE),
+               vdisk_sample_get(s, VALUE_DENIED));
+}
+
 static void look_at_outage(const Teller *t)
 {
-    double was = t->before ? vdisk_sample_get(t->before->disk, VALUE_OUTAGE)
-                           : 0;
-    double is = vdisk_sample_get(t->now->disk, VALUE_OUTAGE);
+    double was = t->before ? outage_of(t->before->disk) : 0;
+    double is = outage_of(t->now->disk);
 
     if (is > 0 && was <= 0) {
-        tell(t, MESSAGE_OUTAGE, LOG_ERR,
-             "no store is up; what is local is read as ever");
+        tell(t, MESSAGE_OUTAGE, LOG_ERR, "%s; what is local is read as ever",
+             vdisk_sample_get(t->now->disk, VALUE_OUTAGE) > 0
+             ? "no store is up" : "no store has what it reads");
     } else if (is <= 0 && was > 0) {
         g_autofree char *span = units_format_span(was * 1000);
 
         tell(t, MESSAGE_OUTAGE_OVER, LOG_NOTICE,
-             "a store is up again, after %s or more", span);
+             "it is read from a store again, after %s or more", span);
     }
 }
 

@@ -101,6 +101,7 @@ char *desktop_state(const DesktopSample *d, unsigned *badness)
 {
     const VdiskSample *s = d->disk;
     double outage = vdisk_sample_get(s, VALUE_OUTAGE);
+    double denied = vdisk_sample_get(s, VALUE_DENIED);
 
     *badness = 0;
     if (!d->running) {
@@ -121,6 +122,12 @@ char *desktop_state(const DesktopSample *d, unsigned *badness)
 
         *badness = 8;
         return g_strdup_printf("no store, %s", span);
+    }
+    if (denied > 0) {
+        g_autofree char *span = units_format_span(denied * 1000);
+
+        *badness = 8;
+        return g_strdup_printf("denied, %s", span);
     }
     *badness = 5;
     if (vdisk_sample_get(s, VALUE_STUCK)) {

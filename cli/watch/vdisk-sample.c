@@ -102,7 +102,7 @@ const Metric vdisk_metrics[VDISK_VALUES] = {
     [VALUE_OUTAGE] = GAUGE("outage_seconds",
         "How long no store has been up; 0 if one is."),
     [VALUE_DENIED] = GAUGE("denied_seconds",
-        "How long it is stopped for a block that no store has right; 0: not."),
+        "How long it waits for a block that no store has right; 0: it does not."),
     [VALUE_STOPS] = GAUGE("stops_on_error",
         "Whether the device stops the guest on errors, which hides outages."),
     [VALUE_CORRUPT] = COUNTER("corrupt_answers",

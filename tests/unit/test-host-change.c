@@ -71,12 +71,17 @@ static void test_outage(void)
 {
     const char *well = "\"version\":12," STORE(UP);
     const char *away = "\"version\":12,\"outage-ms\":500," STORE(UP);
+    const char *denied = "\"version\":12,\"denied-ms\":500," STORE(UP);
 
     expect(host(well), host(away), MESSAGE_OUTAGE " d1 -\n");
     expect(NULL, host(away), MESSAGE_OUTAGE " d1 -\n");
     expect(host(away), host(away), "");
     expect(host(away), host(well), MESSAGE_OUTAGE_OVER " d1 -\n");
     expect(NULL, host(well), "");
+    /* Behind a relay that has no store */
+    expect(host(well), host(denied), MESSAGE_OUTAGE " d1 -\n");
+    expect(host(denied), host(away), "");
+    expect(host(denied), host(well), MESSAGE_OUTAGE_OVER " d1 -\n");
 }
 
 static void test_stores(void)
