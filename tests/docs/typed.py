@@ -2,8 +2,9 @@
 """The commands of docs/operations, typed in their order on one host: a libvirtd with the hook,
 a store, its server and a relay, in a mount namespace, as tests/story has them.
 
-Guests are a boot sector, which comes up in a second: it writes to its disk, and switches off
-when its power button is pressed. tests/story does the same with real guests.
+Guests are a boot sector, which comes up in a second: it writes to its disk now and then, as a
+system does, and switches off when its power button is pressed. tests/story does the same with
+real guests.
 """
 
 import json
@@ -33,7 +34,7 @@ HERE = [("/vdi/", "/srv/vdi/"), ("/var/cache/deskcast", "/srv/cache"),
 # Not to be run: who sits before it, or what a machine has one of
 ASIDE = re.compile(r"virsh console |\.\.\.|systemctl |journalctl |apparmor_parser |cat packaging")
 ENABLE_BUTTON = "fb ba0206 b80001 ef"               # of ACPI, at SeaBIOS's place for it
-WAIT_BUTTON = "f4 ba0006 ed f6c401 74f6"            # sleep until the next interrupt, look
+WAIT_BUTTON = "f4f4f4f4 ba0006 ed f6c401 74dc"      # four ticks, look; write again, all of it
 SWITCH_OFF = "ba0406 b80020 ef"
 
 
