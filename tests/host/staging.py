@@ -3,9 +3,7 @@
 
 import json
 import os
-import pty
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -16,6 +14,7 @@ from updates import Site
 sys.path.insert(0, os.path.join(lab.TOP, "tests"))
 from serve import tls                               # noqa: E402
 from stores.process import free_port                # noqa: E402
+from stores.terminal import errors_on_terminal      # noqa: E402
 
 NAME = "O=Example,CN=host1"
 # As the host has them: in a mount namespace, with its own /etc/deskcast
@@ -39,7 +38,8 @@ class Served(Site):
                     f"store={self.stores[1]}\n")
         self.server = None
 
-    def serve(self, *options):
+    def serve(self, *options, shown=()):
+        """Until all is served to whom that is shown"""
         self.stop_server()
         port = free_port()
         self.url = f"nbds://localhost:{port}"
@@ -49,15 +49,9 @@ class Served(Site):
                  "--listen", f"localhost:{port}", *map(str, options)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "DESKCAST_QSD": lab.QSD})
-        until("the server", lambda: self.answers(port))
-
-    @staticmethod
-    def answers(port):
-        try:
-            socket.create_connection(("localhost", port)).close()
-        except OSError:
-            return False
-        return True
+        until("the server", lambda: deskcast(
+            "store", "status", "--store", self.store, "--server", self.url,
+            *map(str, shown)).status == 0)
 
     def stop_server(self):
         if self.server:
@@ -93,23 +87,6 @@ class Served(Site):
             check(not os.listdir(os.path.join(store, "vdisks")), store)
 
 
-def on_terminal(words, env):
-    """What a terminal gets"""
-    leader, follower = pty.openpty()
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=follower,
-                          stdout=subprocess.DEVNULL, env=env) as p:
-        os.close(follower)
-        said = b""
-        try:
-            while data := os.read(leader, 65536):
-                said += data
-        except OSError:         # nobody has the other end any more
-            pass
-        os.close(leader)
-        check(p.wait() == 0, said)
-    return said.decode()
-
-
 def certificates(o):
     ca = tls.Authority()
     right = ca.folder("client", "/O=Example/CN=host1")
@@ -119,7 +96,8 @@ def certificates(o):
         """stage: with a certificate from a server that asks for one, here and by ssh"""
         o.create()
         o.serve("--tls-x509", ca.folder("server", "/CN=localhost",
-                                        "DNS:localhost"), "--authorise", NAME)
+                                        "DNS:localhost"), "--authorise", NAME,
+                shown=("--tls-x509", right))
         o.empty_stores()
         for options in ((), ("--tls-x509", wrong)):
             said = o.stage(*options, "--json").expect(1).json()
@@ -145,9 +123,10 @@ def certificates(o):
     def by_key():
         """stage: with a key"""
         keys = tls.keys({"host1": os.urandom(32).hex()})
-        o.serve("--tls-psk", keys)
+        shown = ("--tls-psk", keys / "keys.psk", "--tls-user", "host1")
+        o.serve("--tls-psk", keys, shown=shown)
         o.empty_stores()
-        o.stage("--tls-psk", keys / "keys.psk", "--tls-user", "host1").expect(0)
+        o.stage(*shown).expect(0)
         o.both_have_it()
 
     return [by_option, by_default, by_key]
@@ -165,7 +144,9 @@ def progress(o):
         check("\r" not in said and "\033" not in said, repr(said))
         o.empty_stores()
         env = {**os.environ, **o.far, "DESKCAST_QEMU_IMG": lab.QEMU_IMG}
-        said = on_terminal([lab.DESKCAST, *words, "--hosts", o.hosts_file], env)
+        status, said = errors_on_terminal(
+            [lab.DESKCAST, *words, "--hosts", o.hosts_file], env)
+        check(status == 0, said)
         check("\rhosts [" in said.replace("\033[?7l", ""), repr(said))
         check("% (2 of 2)" in said and said.count("\n") == 1 and
               said.endswith("\n"), repr(said))
