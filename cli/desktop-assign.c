@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
+#include "audit.h"
 #include "commands.h"
 #include "disk-commands.h"
 #include "image-info.h"
@@ -187,6 +188,10 @@ int command_desktop_assign(int argc, char **argv)
     all = argc - 1;
     failures = assign_all(&a, argv + 1, all, json);
     failed = json_array_get_length(failures);
+    if (failed < all) {
+        audit("desktop assign", NULL, 0, "%s to %d of %d desktops", absolute,
+              all - failed, all);
+    }
     if (json) {
         print_json(&a, all, failures);
     } else {

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
+#include "audit.h"
 #include "commands.h"
 #include "disk-commands.h"
 #include "journal-file.h"
@@ -323,6 +324,11 @@ static bool apply_to(Rescue *r, const char *path, GError **error)
     }
     ok = check_target(r, fd, error) && apply_all(r, fd, error);
     close(fd);
+    if (r->writes) {
+        audit("journal rescue", r->file->header.vdisk, r->file->header.version,
+              "%" PRIu64 " writes into %s%s", r->writes, path,
+              ok ? "" : ", not to its end");
+    }
     return ok;
 }
 

@@ -23,6 +23,7 @@ struct Progress {
     uint64_t done, total;
     gint64 drawn;
     unsigned tenths;            /* printed, where it is no terminal */
+    char *detail;               /* what was said last, on a terminal */
     bool line_open;             /* on a terminal */
 };
 
@@ -71,8 +72,10 @@ static void draw_bar(Progress *p)
     memset(bar, '#', filled);
     memset(bar + filled, ' ', BAR_COLUMNS - filled);
     bar[BAR_COLUMNS] = '\0';
-    fprintf(stderr, "\r%s [%s] %u%%%s\033[K", p->what, bar, percent(p),
-            text);
+    /* Too long for the terminal, it is cut, and goes into no second line */
+    fprintf(stderr, "\r\033[?7l%s [%s] %u%%%s%s%s\033[K\033[?7h", p->what, bar,
+            percent(p), text, p->detail ? " " : "",
+            p->detail ? p->detail : "");
     fflush(stderr);
     p->line_open = true;
 }
@@ -123,11 +126,28 @@ void progress_set(Progress *p, uint64_t done, uint64_t total)
     }
 }
 
+void progress_say(Progress *p, const char *detail)
+{
+    if (!p || p->quiet) {
+        return;
+    }
+    g_mutex_lock(&p->lock);
+    if (p->terminal) {
+        g_free(p->detail);
+        p->detail = g_strdup(detail);
+        draw(p, false);
+    } else {
+        fprintf(stderr, "%s\n", detail);
+    }
+    g_mutex_unlock(&p->lock);
+}
+
 void progress_done(Progress *p)
 {
     if (p) {
         g_mutex_lock(&p->lock);
         p->done = p->total;
+        g_clear_pointer(&p->detail, g_free);
         draw(p, true);
         g_mutex_unlock(&p->lock);
     }
@@ -141,6 +161,7 @@ void progress_free(Progress *p)
         }
         g_mutex_clear(&p->lock);
         g_free(p->what);
+        g_free(p->detail);
         g_free(p);
     }
 }

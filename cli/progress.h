@@ -31,6 +31,12 @@ void progress_add(Progress *p, uint64_t n);
 /* @done of @total are done; any thread */
 void progress_set(Progress *p, uint64_t done, uint64_t total);
 
+/*
+ * Something about one of the pieces ("kvm1: bringing win11 version 2: 40%"):
+ * behind the bar until the next one, elsewhere a line of its own; any thread
+ */
+void progress_say(Progress *p, const char *detail);
+
 /* The step ended well; an unfinished one is left as it stands by free alone */
 void progress_done(Progress *p);
 void progress_free(Progress *p);

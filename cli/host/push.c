@@ -7,11 +7,11 @@
 #include "domain-job.h"
 #include "host-commands.h"
 #include "plan.h"
+#include "push-audit.h"
 #include "push-report.h"
 #include "push-run.h"
 #include "target.h"
 
-#include "cli/audit.h"
 #include "cli/commands.h"
 
 #include <stdio.h>
@@ -350,12 +350,9 @@ static int carry_out(Survey *s, const PushOptions *o, const char *name)
     if (!master || !plan(&push, o, catalog, &error)) {
         return fail(o, name, error);
     }
-    if (push.desktops->len) {
-        audit(kind_text(o->kind), catalog->vdisk, push.version,
-              "catalog %s, %u desktops, %s", catalog->catalog,
-              push.desktops->len, o->now ? "now" : "at their next reset");
-    }
+    push_audit(&push, kind_text(o->kind), catalog);
     push_run(&push);
+    push_audit_back(&push, kind_text(o->kind), catalog);
     return report(&push, o, master);
 }
 

@@ -13,6 +13,8 @@
 
 #include "cli/audit.h"
 #include "cli/commands.h"
+#include "cli/progress.h"
+#include "cli/store/origin.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -22,6 +24,7 @@ typedef struct Staging {
     char **argv;                /* NULL: there is nothing to do */
     char *note;                 /* what became of it */
     bool failed;
+    Progress *progress;         /* of all hosts */
     GThread *thread;
 } Staging;
 
@@ -29,6 +32,7 @@ typedef struct StageOptions {
     HostOptions hosts;
     char *from;
     char **only;
+    OriginTls tls;
     gboolean json;
 } StageOptions;
 
@@ -37,6 +41,7 @@ static void stage_options_clear(StageOptions *o)
     host_options_clear(&o->hosts);
     g_free(o->from);
     g_strfreev(o->only);
+    origin_tls_clear(&o->tls);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(StageOptions, stage_options_clear)
 
@@ -60,13 +65,32 @@ static const char *network_source(const CatalogMetadata *c)
     return NULL;
 }
 
-static char **replicate(const char *program, const char *from,
-                        const Host *host, const char *vdisk)
+static void add_option(GPtrArray *argv, const char *option, const char *value)
 {
-    const char *argv[] = { program, "store", "replicate", "--json", "--from",
-                           from, "--to", host->store, "--vdisk", vdisk, NULL };
+    if (value) {
+        g_ptr_array_add(argv, g_strdup(option));
+        g_ptr_array_add(argv, g_strdup(value));
+    }
+}
 
-    return g_strdupv((char **)argv);
+/* What is not said of TLS, the host knows itself: origin_new() */
+static char **replicate(const char *program, const char *from,
+                        const Host *host, const char *vdisk,
+                        const OriginTls *tls)
+{
+    GPtrArray *argv = g_ptr_array_new();
+
+    g_ptr_array_add(argv, g_strdup(program));
+    g_ptr_array_add(argv, g_strdup("store"));
+    g_ptr_array_add(argv, g_strdup("replicate"));
+    add_option(argv, "--from", from);
+    add_option(argv, "--to", host->store);
+    add_option(argv, "--vdisk", vdisk);
+    add_option(argv, "--tls-x509", tls->certificates);
+    add_option(argv, "--tls-psk", tls->psk_file);
+    add_option(argv, "--tls-user", tls->user);
+    g_ptr_array_add(argv, NULL);
+    return (char **)g_ptr_array_free(argv, FALSE);
 }
 
 /* A shell is at the other end of ssh: every word is quoted */
@@ -127,7 +151,7 @@ static void plan_remote(Staging *s, const StageOptions *o,
         refuse(s, "give by --from where it can fetch versions, like "
                "nbds://STORE");
     } else {
-        argv = replicate("deskcast", from, s->host, c->vdisk);
+        argv = replicate("deskcast", from, s->host, c->vdisk, &o->tls);
         s->argv = over_ssh(uri, argv, o->hosts.timeout > 0 ? o->hosts.timeout
                                                            : HOST_TIMEOUT);
     }
@@ -143,21 +167,32 @@ static Staging *plan(const Host *host, const StageOptions *o,
         s->note = g_strdup("has no store of its own");
     } else if (host_is_local(host)) {
         s->argv = replicate("/proc/self/exe", o->from ? o->from : c->store,
-                            host, c->vdisk);
+                            host, c->vdisk, &o->tls);
     } else {
         plan_remote(s, o, c);
     }
     return s;
 }
 
-/* The last line of what it complained, without the program's name */
-static char *complaint(char *text)
+/* Show each line that it says. Returns the last one, without the program's
+ * name: if it failed, why. */
+static char *listen_to(Staging *s, GInputStream *said)
 {
-    char *line = strrchr(g_strchomp(text), '\n');
+    g_autoptr(GDataInputStream) lines = g_data_input_stream_new(said);
+    g_autofree char *last = NULL;
+    char *line;
 
-    line = line ? line + 1 : text;
-    return g_strdup(g_str_has_prefix(line, "deskcast: ")
-                    ? line + strlen("deskcast: ") : line);
+    while ((line = g_data_input_stream_read_line(lines, NULL, NULL, NULL))) {
+        g_autofree char *valid = g_utf8_make_valid(line, -1);
+        g_autofree char *text = g_strconcat(s->host->name, ": ", valid, NULL);
+
+        progress_say(s->progress, text);
+        g_free(last);
+        last = g_strdup(g_str_has_prefix(valid, "deskcast: ")
+                        ? valid + strlen("deskcast: ") : valid);
+        g_free(line);
+    }
+    return last ? g_steal_pointer(&last) : g_strdup("it says nothing");
 }
 
 static void *run(void *data)
@@ -165,41 +200,62 @@ static void *run(void *data)
     Staging *s = data;
     g_autoptr(GError) error = NULL;
     g_autoptr(GSubprocess) process = NULL;
-    g_autofree char *out = NULL, *err = NULL;
+    g_autofree char *last = NULL;
 
     process = g_subprocess_newv((const char *const *)s->argv,
-                                G_SUBPROCESS_FLAGS_STDOUT_PIPE |
+                                G_SUBPROCESS_FLAGS_STDOUT_SILENCE |
                                 G_SUBPROCESS_FLAGS_STDERR_PIPE, &error);
-    if (!process || !g_subprocess_communicate_utf8(process, NULL, NULL, &out,
-                                                   &err, &error)) {
+    last = process ? listen_to(s, g_subprocess_get_stderr_pipe(process)) : NULL;
+    if (!process || !g_subprocess_wait(process, NULL, &error)) {
         refuse(s, error->message);
     } else if (!g_subprocess_get_successful(process)) {
-        s->failed = true;
-        s->note = complaint(err);
+        refuse(s, last);
     } else {
         s->note = g_strdup("has all versions");
     }
+    progress_add(s->progress, 1);
     return NULL;
 }
 
-static GPtrArray *stage(const Survey *survey, const StageOptions *o,
-                        const CatalogMetadata *c)
+static bool is_chosen(const StageOptions *o, const Host *host)
+{
+    return !o->only ||
+           g_strv_contains((const char *const *)o->only, host->name);
+}
+
+static GPtrArray *plan_all(const Survey *survey, const StageOptions *o,
+                           const CatalogMetadata *c)
 {
     GPtrArray *all = g_ptr_array_new_with_free_func(staging_free);
 
     for (guint i = 0; i < survey->hosts->len; i++) {
-        const Host *host = survey_host(survey, i);
-        Staging *s;
+        if (is_chosen(o, survey_host(survey, i))) {
+            g_ptr_array_add(all, plan(survey_host(survey, i), o, c));
+        }
+    }
+    return all;
+}
 
-        if (o->only &&
-            !g_strv_contains((const char *const *)o->only, host->name)) {
-            continue;
-        }
-        s = plan(host, o, c);
-        g_ptr_array_add(all, s);
-        if (s->argv) {
-            s->thread = g_thread_new("stage", run, s);
-        }
+static guint to_be_run(const GPtrArray *all)
+{
+    guint n = 0;
+
+    for (guint i = 0; i < all->len; i++) {
+        n += ((const Staging *)g_ptr_array_index(all, i))->argv != NULL;
+    }
+    return n;
+}
+
+static void stage(const GPtrArray *all, bool quiet)
+{
+    g_autoptr(Progress) progress = progress_new("hosts", to_be_run(all), false,
+                                                quiet);
+
+    for (guint i = 0; i < all->len; i++) {
+        Staging *s = g_ptr_array_index(all, i);
+
+        s->progress = progress;
+        s->thread = s->argv ? g_thread_new("stage", run, s) : NULL;
     }
     for (guint i = 0; i < all->len; i++) {
         Staging *s = g_ptr_array_index(all, i);
@@ -208,7 +264,7 @@ static GPtrArray *stage(const Survey *survey, const StageOptions *o,
             g_thread_join(s->thread);
         }
     }
-    return all;
+    progress_done(progress);
 }
 
 static void print_json(const GPtrArray *all, const char *catalog)
@@ -262,7 +318,8 @@ static int stage_catalog(const StageOptions *o, const char *name)
     if (!master) {
         return command_fail(o->json, error);
     }
-    all = stage(survey, o, master->catalog);
+    all = plan_all(survey, o, master->catalog);
+    stage(all, o->json);
     for (guint i = 0; i < all->len; i++) {
         const Staging *s = g_ptr_array_index(all, i);
 
@@ -287,6 +344,7 @@ int command_stage(int argc, char **argv)
           "source on the network)", "STORE" },
         { "host", 0, 0, G_OPTION_ARG_STRING_ARRAY, &o.only,
           "Only this host, may be given often", "HOST" },
+        ORIGIN_TLS_OPTIONS(o.tls),
         { "json", 0, 0, G_OPTION_ARG_NONE, &o.json, "Answer in JSON", NULL },
         HOST_OPTION_ENTRIES(&o.hosts),
         { NULL }

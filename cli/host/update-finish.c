@@ -55,14 +55,18 @@ static bool ship(Finish *f, GError **error)
                               "{\"node-name\":\"" UPDATE_NODE "\"}}",
                               window ? "vdisk-window-close" : "vdisk-drain");
     answer = update_qmp(&f->u, command, error);
+    f->u.changed |= answer != NULL;
     return answer && update_wait_job(&f->u, "shipping to the store", error);
 }
 
 static bool ask_to_shut_down(Finish *f, GError **error)
 {
-    return domain_job_run(f->u.survey->fleet, f->u.master->host,
-                          domain_job_shutdown,
-                          domain_job_of(f->u.master), error);
+    bool asked = domain_job_run(f->u.survey->fleet, f->u.master->host,
+                                domain_job_shutdown,
+                                domain_job_of(f->u.master), error);
+
+    f->u.changed |= asked;
+    return asked;
 }
 
 static bool wait_until_off(Finish *f, GError **error)
@@ -114,15 +118,23 @@ static bool seal(Finish *f, uint64_t number, GError **error)
         return fail(error, "the version that is written is not in the store "
                     "any more: 'deskcast update abort'");
     }
-    if (v->access == ACCESS_MAINTENANCE &&
-        !store_version_seal(u->store, u->manifest, SEAL_WAIT_S * 1000, u->json,
-                            error)) {
-        return false;
+    if (v->access == ACCESS_MAINTENANCE) {
+        if (!store_version_seal(u->store, u->manifest, SEAL_WAIT_S * 1000,
+                                u->json, error)) {
+            return false;
+        }
+        u->changed = true;
     }
     v = manifest_version(u->manifest, number);
-    return !f->promote || v->access != ACCESS_TEST ||
-           store_version_promote(u->store, u->manifest, number, f->released,
-                                 error);
+    if (!f->promote || v->access != ACCESS_TEST) {
+        return true;
+    }
+    if (!store_version_promote(u->store, u->manifest, number, f->released,
+                               error)) {
+        return false;
+    }
+    u->changed = true;
+    return true;
 }
 
 static bool finish(Finish *f, uint64_t *number, GError **error)
@@ -187,8 +199,9 @@ static bool destroy_master(Finish *f, GError **error)
     DomainJob *job = domain_job_of(f->u.master);
 
     job->patience_ms = FLEET_LONG_MS;
-    return domain_job_run(f->u.survey->fleet, f->u.master->host,
-                          domain_job_destroy, job, error);
+    f->u.changed = domain_job_run(f->u.survey->fleet, f->u.master->host,
+                                  domain_job_destroy, job, error);
+    return f->u.changed;
 }
 
 static bool stop_master(Finish *f, GError **error)
@@ -253,7 +266,11 @@ static bool remove_version(Finish *f, uint64_t number, GError **error)
         return fail(error, "the version is sealed already: 'deskcast update "
                     "finish' ends the update");
     }
-    return !v || remove_when_closed(u, v, error);
+    if (v && !remove_when_closed(u, v, error)) {
+        return false;
+    }
+    u->changed |= v != NULL;
+    return true;
 }
 
 static bool abort_update(Finish *f, uint64_t *number, GError **error)

@@ -122,9 +122,11 @@ static bool begin_version(Start *s, GError **error)
     s->size = v->size;
     note_chain(s, v);
     if (!u->catalog->update && !update_note(u, v->number, error)) {
-        store_version_remove(u->store, u->manifest, s->version, NULL);
+        u->changed = !store_version_remove(u->store, u->manifest, s->version,
+                                           NULL);
         return false;
     }
+    u->changed = true;
     update_close(u);
     return true;
 }
@@ -232,6 +234,7 @@ static bool open_window(Start *s, GError **error)
         return true;            /* it came back with the disk */
     }
     answer = update_qmp(&s->u, command, error);
+    s->u.changed |= answer != NULL;
     if (!answer || !update_wait_job(&s->u, "making the vDisk local", error) ||
         !update_buffer(&s->u, &window, &lag, error)) {
         return false;

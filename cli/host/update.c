@@ -175,6 +175,11 @@ static void print_json(const Update *u, const char *action, uint64_t version)
 int update_end(const Update *u, const char *action, uint64_t version,
                const char *what, const GError *error)
 {
+    if (error && u->changed) {
+        audit(action, u->catalog->vdisk, version, "catalog %s, master %s: not "
+              "to its end: %s", u->catalog->catalog, u->master->name,
+              error->message);
+    }
     if (error) {
         return command_fail(u->json, error);
     }

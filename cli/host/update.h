@@ -28,6 +28,7 @@ typedef struct Update {
     Survey *survey;
     Found *master;
     CatalogMetadata *catalog;   /* the survey's */
+    bool changed;               /* something was done: the journal has a line */
     Store *store;               /* open while update_open() .. update_close() */
     Manifest *manifest;
 } Update;
@@ -60,7 +61,8 @@ bool update_wait_job(Update *u, const char *what, GError **error);
 /* What query-vdisks says of the window, and of bytes not shipped */
 bool update_buffer(Update *u, bool *window, int64_t *lag, GError **error);
 
-/* How it ends: prints the error, or what was done */
+/* How it ends: prints the error, or what was done. The journal has it if all was
+ * done, or some of it. */
 int update_end(const Update *u, const char *action, uint64_t version,
                const char *what, const GError *error);
 

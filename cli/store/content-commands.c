@@ -220,7 +220,13 @@ static bool note_failed(const StoreOptions *o, const char *vdisk,
     g_autoptr(Store) s = store_from(o, STORE_CHANGE, error);
     g_autoptr(Manifest) m = s ? store_manifest(s, vdisk, error) : NULL;
 
-    return m && store_version_set_failed(s, m, number, failed, error);
+    if (!m || !store_version_set_failed(s, m, number, failed, error)) {
+        return false;
+    }
+    audit("vdisk verify", vdisk, number, "%s@%" PRIu64 " %s", vdisk, number,
+          failed ? "is damaged, and marked so"
+                 : "is as it was sealed, and not marked any more");
+    return true;
 }
 
 typedef struct VerifyRun {

@@ -7,9 +7,12 @@
 #include "origin.h"
 #include "trace-file.h"
 #include "block/vdisk/header.h"
+#include "cli/desktop/blockdev.h"
 
+#include <glib/gstdio.h>
 #include <libnbd.h>
 #include <string.h>
+#include <unistd.h>
 
 #define NBD_PORT        "10809"
 #define MANIFEST_SUFFIX "@manifest"
@@ -53,6 +56,15 @@ static bool parse_address(ContentServer *s, const char *from, GError **error)
     return true;
 }
 
+/* Nothing is said of TLS: with what desktops of this host have, if we may read
+ * it */
+static char *own_certificates(const OriginTls *tls)
+{
+    bool is_there = g_access(DESKTOP_TLS_DIR "/ca-cert.pem", R_OK) == 0;
+
+    return is_there && !tls->psk_file ? g_strdup(DESKTOP_TLS_DIR) : NULL;
+}
+
 Origin *origin_new(const char *from, const OriginTls *tls, GError **error)
 {
     g_autoptr(Origin) o = g_new0(Origin, 1);
@@ -64,7 +76,8 @@ Origin *origin_new(const char *from, const OriginTls *tls, GError **error)
     if (!parse_address(&o->server, from, error)) {
         return NULL;
     }
-    o->server.certificates = g_strdup(tls->certificates);
+    o->server.certificates = tls->certificates ? g_strdup(tls->certificates)
+                                               : own_certificates(tls);
     o->server.psk_file = g_strdup(tls->psk_file);
     o->server.user = g_strdup(tls->user);
     return g_steal_pointer(&o);

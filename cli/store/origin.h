@@ -32,7 +32,8 @@ typedef struct Origin Origin;
 
 /*
  * @from: a folder; nbd://HOST[:PORT], nbds://…, nbd+unix:///?socket=PATH or
- * nbds+unix://…. @tls is for nbds. Nothing is connected yet. NULL with @error.
+ * nbds+unix://…. @tls is for nbds; empty, the host's own certificates, those in
+ * DESKTOP_TLS_DIR, are shown. Nothing is connected yet. NULL with @error.
  */
 Origin *origin_new(const char *from, const OriginTls *tls, GError **error);
 void origin_free(Origin *o);

@@ -81,8 +81,9 @@ static bool replicate(const Options *o, Origin *origin, const char *vdisk,
                               &error);
 
     if (r.versions || r.changes || r.traces) {
-        audit("store replicate", vdisk, 0, "%u versions, %u changes, from %s",
-              r.versions, r.changes + r.traces, o->from);
+        audit("store replicate", vdisk, r.newest,
+              "%u versions, %u changes, from %s", r.versions,
+              r.changes + r.traces, o->from);
     }
     if (b) {
         add_result(b, vdisk, &r, error);

@@ -171,6 +171,7 @@ static bool bring(const char *folder, Origin *o, const Manifest *there,
     ok = ok && replicate_finish(folder, st, there, v, as_test, quiet, error);
     if (ok) {
         result->versions++;
+        result->newest = MAX(result->newest, v->number);
         result->bytes += v->size;
     }
     return ok;

@@ -11,6 +11,7 @@
 
 typedef struct Replication {
     unsigned versions;          /* that were brought */
+    uint64_t newest;            /* of them; 0: none */
     unsigned changes;           /* of access, of others */
     unsigned traces;            /* boot traces that were brought */
     uint64_t bytes;             /* of these versions */

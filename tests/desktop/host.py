@@ -188,7 +188,11 @@ class Host:
         return int((self.folder / "run" / "qemu" / f"{name}.pid").read_text())
 
     def command_line(self, name):
-        return pathlib.Path(f"/proc/{self.pid(name)}/cmdline").read_bytes().decode().split("\0")
+        return self.words_of(self.pid(name))
+
+    @staticmethod
+    def words_of(pid):
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
 
 
 class Desktop:

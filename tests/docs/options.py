@@ -7,6 +7,7 @@ import re
 import subprocess
 
 import manual
+from commands import blocks
 from sizes import DESKCAST
 
 OPTION = r"--[a-z][a-z0-9-]*[a-z0-9]"
@@ -78,5 +79,20 @@ def parts(_):
             for part in ("EXIT STATUS", "EXAMPLES") if f"\n{part}\n" not in text]
 
 
+STORY = ["update start", "update finish", "push", "version promote", "push", "rollback"]
+
+
+def stories(_):
+    """deskcast-update(1) has both kinds of update, from the master VM to a rollback"""
+    page = manual.DOCS / "man/deskcast-update.rst"
+    told = [re.findall(r"^deskcast ((?:update|version)? ?\w+)", block, re.M)
+            for _, block in blocks(page, "EXAMPLES")]
+    pvs = (manual.DOCS / "operations/updates.rst").read_text(encoding="utf-8").partition(
+        "\nPVS:")[2]
+    return ([] if told == [STORY] * 2 else [f"{told}"]) + \
+        ([] if ":doc:`serving`" in pvs else ["updates.rst: PVS does not name serving.rst"])
+
+
 def tests(folder):
-    return manual.bind("options", folder, every_command, every_option, none_invented, parts)
+    return manual.bind("options", folder, every_command, every_option, none_invented, parts,
+                       stories)

@@ -2,8 +2,9 @@
 """The commands of docs/operations, typed in their order on one host: a libvirtd with the hook,
 a store, its server and a relay, in a mount namespace, as tests/story has them.
 
-Guests are a boot sector, which comes up in a second: it writes to its disk, and switches off
-when its power button is pressed. tests/story does the same with real guests.
+Guests are a boot sector, which comes up in a second: it writes to its disk now and then, as a
+system does, and switches off when its power button is pressed. tests/story does the same with
+real guests.
 """
 
 import json
@@ -14,6 +15,7 @@ import time
 import xml.etree.ElementTree as xml
 
 import commands
+import confined
 import manual
 from sizes import BUILD
 
@@ -27,13 +29,15 @@ QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 OPERATIONS = manual.DOCS / "operations"
 SIZE = 4 << 20
 # What has another size or place here than where a person types it
-HERE = [("/vdi/", "/srv/vdi/"), ("/var/cache/deskcast", "/srv/cache"),
+HERE = [("/var/cache/deskcast", "/srv/cache"),
         ("--reserve 6G", "--journal 64M --reserve 8M"),
         ("--size 200G", "--size 1G"), ("2026-12-01T06:00:00", "2099-12-01T06:00:00")]
 # Not to be run: who sits before it, or what a machine has one of
 ASIDE = re.compile(r"virsh console |\.\.\.|systemctl |journalctl |apparmor_parser |cat packaging")
+# What desktops take versions by, and the catalog
+PUSH = re.compile(r"deskcast (?:push|rollback|follow)\b ?(\w*)")
 ENABLE_BUTTON = "fb ba0206 b80001 ef"               # of ACPI, at SeaBIOS's place for it
-WAIT_BUTTON = "f4 ba0006 ed f6c401 74f6"            # sleep until the next interrupt, look
+WAIT_BUTTON = "f4f4f4f4 ba0006 ed f6c401 74dc"      # four ticks, look; write again, all of it
 SWITCH_OFF = "ba0406 b80020 ef"
 
 
@@ -72,6 +76,8 @@ class Site(premises.Site):
         qemu = BUILD / "qemu"
         ours = BUILD / "deskcast"
         self.log = []
+        self.private = []
+        self.versions = []      # after each push: what desktops want, and run on
         super().__init__(folder, {
             "deskcast": ours / "cli/deskcast", "deskcast-hook": ours / "hook/deskcast-hook",
             "qemu-img": qemu / "qemu-img", "qemu-system-x86_64": qemu / "qemu-system-x86_64",
@@ -110,9 +116,18 @@ class Site(premises.Site):
         if "shutdown" in line:
             self.wait_up()
         self.type(line)
+        pushed = PUSH.match(line)
+        if pushed:
+            self.versions.append(on_versions(self, pushed[1]))
+        self.note_private(line)
         switched_off = re.match(r"virsh shutdown (\S+)", line)
         if switched_off:
             self.wait_state(switched_off[1], "shut off")
+
+    def note_private(self, line):
+        """How the master runs that writes a version of a streamed vDisk"""
+        if line.startswith("deskcast update start lab "):
+            self.private = self.command_line("deb-master")
 
     @staticmethod
     def here(text, changes=()):
@@ -121,9 +136,9 @@ class Site(premises.Site):
             text = text.replace(old, new) if "\\b" not in old else re.sub(old, new, text)
         return text
 
-    def page(self, name, changes=(), part="", skip=0):
+    def page(self, name, changes=(), part=""):
         """Type all blocks of a page, or of a part with this title; how many commands"""
-        found = [block for _, block in commands.blocks(OPERATIONS / name, part)][skip:]
+        found = [block for _, block in commands.blocks(OPERATIONS / name, part)]
         typed = [c for c in chunks(self.here("\n".join(found), changes)) if not ASIDE.match(c)]
         for chunk in typed:
             self.one(chunk)
@@ -146,35 +161,36 @@ def typed_all(count, least):
     return [] if count >= least else [f"only {count} commands were found"]
 
 
-def on_versions(site, catalog, expected):
-    """{desktop: version that it is to run on}"""
+def on_versions(site, catalog):
+    """Of each desktop, by name: (version that it wants, and that it runs on)"""
     said = json.loads(site.type(f"deskcast status {catalog} --json", quiet=True))
-    wanted = {d["desktop"]: d["wanted"] for d in said["desktops"]}
-    return [] if wanted == expected else [f"{catalog}: {wanted}, not {expected}"]
+    return [(d["wanted"], d.get("actual")) for d in
+            sorted(said["desktops"], key=lambda d: d["desktop"])]
+
+
+def pushed_to(site, *expected):
+    """What is wrong with the versions after each push since the last call"""
+    found, site.versions = site.versions, []
+    return [] if found == list(expected) else [f"after each push {found}, not {expected}"]
 
 
 def begin(site):
     """begin.rst: from nothing to a push and back"""
     site.gold("gold")
     wrong = typed_all(site.page("begin.rst"), 13)
-    return wrong + on_versions(site, "office", {"desk01": 1, "desk02": 1})
+    return wrong + pushed_to(site, [(2, 1)] * 2, [(1, 1)] * 2)
 
 
 def updates_mcs(site):
     """updates.rst: MCS, with pilots, batches and a rollback"""
-    names = [f"desk-000{n}" for n in (1, 2, 3)]
     here = [(r"\b13\b", "2"), ("office", "house")]
     site.gold("win11-master")
     site.type("deskcast vdisk import /srv/win11-master.raw win11")
     site.type("deskcast version promote win11")
-    once = [b for _, b in commands.blocks(OPERATIONS / "updates.rst", "MCS")][0]
-    for line in chunks(site.here(once, here)):
-        site.one(line)
-    site.type(f"deskcast desktop create house {' '.join(names)}")
-    for name in names[:2]:
-        site.type(f"virsh start {name}")
-    wrong = typed_all(site.page("updates.rst", here, "MCS", skip=1), 10)
-    return wrong + on_versions(site, "house", dict.fromkeys(names, 1))
+    wrong = typed_all(site.page("updates.rst", here, "MCS"), 14)
+    new = [(2, 2), (2, 2), (2, None)]       # the third one is off
+    return wrong + pushed_to(site, [(2, 2), (2, 2), (1, None)], new, new,
+                             [(1, 2), (1, 2), (1, None)], [(1, 1), (1, 1), (1, None)])
 
 
 def serve(site):
@@ -214,14 +230,12 @@ def updates_pvs(site):
     new = json.loads(site.type("deskcast vdisk show deb --json", quiet=True))["versions"][-1][
         "version"] + 1
     far = serve(site)
-    here = [("lab 8 ", f"lab {new} "), ("deb 8 ", f"deb {new} "), ("desk-0001", "lab01"),
-            ("store1:10809", far)]
+    here = [("lab 8 ", f"lab {new} "), ("deb 8 ", f"deb {new} "), ("store1:10809", far),
+            ("deskcast follow", "deskcast follow lab")]
     once, update, rest = [b for _, b in commands.blocks(OPERATIONS / "updates.rst", "PVS")]
     hydrated(site, first)
     for line in chunks(site.here(once, here)):
         site.one(line)
-    site.type("deskcast desktop create lab lab01 lab02")
-    site.type("virsh start lab01")
     count = 0
     for block in (update, rest):
         for line in chunks(site.here(block, here)):
@@ -229,7 +243,8 @@ def updates_pvs(site):
                 site.one(line)
                 count += 1
         hydrated(site, new)
-    return typed_all(count, 6) + on_versions(site, "lab", {"lab01": first, "lab02": first})
+    pilot = [(new, new), (first, None)]
+    return typed_all(count, 6) + pushed_to(site, pilot, pilot, [(first, new), (first, None)])
 
 
 def looking(site):
@@ -287,12 +302,12 @@ def domain_xml(site):
     port = next(m for o, m in arguments_of(site, "lab01")
                 if o == "-blockdev")["stores"][1]["server"]["port"]
     for option, value in words_of("\n".join(
-            site.here(b, [("/srv/lab", "/srv/vdi/lab"), ("10809", port)]) for b in (pvs, tls))):
+            site.here(b, [("10809", port)]) for b in (pvs, tls))):
         made = [m for o, m in arguments_of(site, "lab01") if o == option]
         wrong += [] if value in made else [f"lab01: {option} {value} is not in {made}"]
     site.gold("goldv")
     site.type("deskcast catalog create behind --master goldv --vdisk deb --model mcs "
-              "--folder /srv/behind --run vhost-user")
+              "--folder /var/lib/deskcast/desktops/behind --run vhost-user")
     site.type("deskcast desktop create behind vd01")
     root = xml.fromstring(site.xml("vd01"))
     for _, block in behind:
@@ -302,7 +317,19 @@ def domain_xml(site):
     return wrong
 
 
-PAGES = (begin, updates_mcs, updates_pvs, looking, desktops, domain_xml)
+def confinement(site):
+    """what every kind of desktop opens, the rules for desktops of AppArmor allow"""
+    site.type("virsh start vd01")
+    pid = site.type("cat /run/deskcast/vd01/daemon.pid", quiet=True).strip()
+    kinds = {"mcs": (site.command_line("desk01"), 2), "pvs": (site.command_line("lab01"), 5),
+             "private": (site.private, 4),
+             "vhost-user": (site.command_line("vd01"), 1),
+             "its daemon": (site.words_of(pid), 2)}
+    return [why for kind, (words, least) in kinds.items() for why in confined.not_allowed(
+        kind, [w.replace("/srv/cache", "/var/cache/deskcast") for w in words], least)]
+
+
+PAGES = (begin, updates_mcs, updates_pvs, looking, desktops, domain_xml, confinement)
 
 
 class Typing:

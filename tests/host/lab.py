@@ -243,6 +243,16 @@ class Lab:
         os.chmod(path, 0o755)
         return path
 
+    def far_end(self):
+        """Environment in which ssh is a shell, where "nosuch" is this machine"""
+        path = os.path.join(self.folder, "ssh")
+        with open(path, "w", encoding="utf-8") as f:     # as ssh does it
+            f.write('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\n'
+                    '[ "$2" = nosuch ] || exit 255\nexec sh -c "$3"\n')
+        os.chmod(path, 0o755)
+        return {"DESKCAST_SSH": path,
+                "PATH": os.path.dirname(DESKCAST) + ":" + os.environ["PATH"]}
+
     def list_hosts(self, *hosts, more=""):
         with open(self.hosts_file, "w", encoding="utf-8") as f:
             for host in hosts or self.hosts:

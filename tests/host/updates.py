@@ -159,17 +159,11 @@ def mcs(o):
         with open(o.hosts_file, "w", encoding="utf-8") as f:
             f.write(f"[kvm1]\nuri={o.kvm1.uri}\nstore={own}\n"
                     f"[far]\nuri=qemu+ssh://user@nosuch/system\nstore={far}\n")
-        ssh = o.path("ssh")
-        with open(ssh, "w", encoding="utf-8") as f:     # as ssh does it
-            f.write('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\n'
-                    '[ "$2" = nosuch ] || exit 255\nexec sh -c "$3"\n')
-        os.chmod(ssh, 0o755)
-        path = os.path.dirname(lab.DESKCAST) + ":" + os.environ["PATH"]
+        far_end = o.far_end()
         o.run("push", "office", "1").expect(1, "stage it first")
-        o.run("stage", "office", "--from", o.store, PATH=path,
-              DESKCAST_SSH="/bin/false").expect(1, "failed")
-        o.run("stage", "office", "--from", o.store, PATH=path,
-              DESKCAST_SSH=ssh).expect(0)
+        o.run("stage", "office", "--from", o.store,
+              **{**far_end, "DESKCAST_SSH": "/bin/false"}).expect(1, "failed")
+        o.run("stage", "office", "--from", o.store, **far_end).expect(0)
         for store in (own, far):
             answer = deskcast("vdisk", "verify", "deb", "--store", store)
             answer.expect(0)

@@ -42,7 +42,7 @@ class Mcs:
         self.site.type("deskcast vdisk import /srv/gold.raw deb --comment 'as installed'")
         self.site.type("deskcast version promote deb")
         self.site.type("deskcast catalog create office --master gold --vdisk deb --model mcs "
-                       "--folder /srv/desktops")
+                       "--folder /var/lib/deskcast/desktops/office")
         self.site.type(f"deskcast desktop create office {' '.join(self.names)} "
                        "--identity-bus scsi")
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One host with libvirt, Deskcast and a store, as an administrator has them.
 
-All is in a mount namespace of its own: /srv and /etc/deskcast are folders of the
-story, and so are libvirt's; programs are in PATH. So commands are what the manual says, word
+All is in a mount namespace of its own: /srv, /etc/deskcast and /var/lib/deskcast are folders of
+the story, and so are libvirt's; programs are in PATH. So commands are what the manual says, word
 for word, and nothing of the machine is touched. It needs root.
 """
 
@@ -129,7 +129,8 @@ class Site(hosts.Host):
         self.show = show
         self.srv = self.folder / "srv"
         self.etc = self.folder / "etc-deskcast"
-        for folder in (self.srv, self.etc):
+        self.var = self.folder / "var-lib-deskcast"
+        for folder in (self.srv, self.etc, self.var):
             folder.mkdir(exist_ok=True)
         self.environment = {
             "PATH": f"{self.libexec}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/srv",
@@ -143,6 +144,7 @@ class Site(hosts.Host):
     def script(self):
         """Maps of host caches have to be on a tmpfs, as /run is."""
         own = (f"mkdir -p /etc/deskcast && mount --bind {self.etc} /etc/deskcast && "
+               f"mkdir -p /var/lib/deskcast && mount --bind {self.var} /var/lib/deskcast && "
                f"mount --bind {self.folder}/hosts /etc/hosts && mount --bind {self.srv} /srv && "
                f"mount -t tmpfs tmpfs {self.folder}/deskcast || exit")
         return f"{own}\n{super().script()}"

@@ -63,7 +63,7 @@ class Pvs(mcs.Mcs):
         self.certify()
         self.serve()
         self.site.type("deskcast catalog create lab --master labgold --vdisk deb --model pvs "
-                       "--folder /srv/lab --host-cache /srv/cache "
+                       "--folder /var/lib/deskcast/desktops/lab --host-cache /srv/cache "
                        "--source nbd+unix:///?socket=/run/deskcast/relay "
                        f"--source {self.far}")
         self.site.type(f"deskcast desktop create lab {' '.join(self.names)} --identity-bus scsi")
