@@ -317,3 +317,95 @@ void one_of_overtaken(Row *r)
     }
     close_row(r);
 }
+
+/* The process died: what is read of the second part? */
+static void judge_second(Row *r, const uint8_t *wanted)
+{
+    uint8_t buf[PART] = {};
+    BlockBackend *blk = open_copy(r);
+
+    if (!blk) {
+        return;
+    }
+    if (blk_pread(blk, PART, PART, buf, 0) < 0 || memcmp(buf, wanted, PART)) {
+        row_wrong(r, "killed, and opened again: 0x%x is read", buf[0]);
+    }
+    blk_unref(blk);
+}
+
+/*
+ * A guest may change its memory while it is written. Either is as good, but it
+ * is a whole record, and what was flushed behind it is there (J1)
+ */
+void one_of_changed(Row *r)
+{
+    uint8_t later[PART];
+    Device *journal;
+    Copy copy;
+
+    memset(later, 7, sizeof(later));
+    if (open_and_cut(r, 2 * PART)) {
+        journal = r->l->device[JOURNAL];
+        journal->holds_write = true;
+        task_begin(&writer, r, 0, PART, 6);
+        while (!journal->held) {
+            pause_ms(1);
+        }
+        memset(writer.buf + PART / 2, 5, PART / 2);
+        journal->held = false;
+        wait_for(r, writer_done, "the write ends");
+        if (blk_pwrite(r->l->blk, PART, PART, later, 0) < 0 ||
+            blk_flush(r->l->blk) < 0) {
+            row_wrong(r, "the next one fails");
+        }
+        copy_begin(&copy, r->l);
+        blk_unref(r->l->blk);
+        r->l->blk = NULL;
+        judge_second(r, later);
+        copy_end(&copy);
+    }
+    close_row(r);
+}
+
+static bool store_held(Row *r)
+{
+    return r->l->device[STORE]->held;
+}
+
+static bool store_crashed(Row *r)
+{
+    return r->l->device[STORE]->faults[FAULT_CRASH];
+}
+
+/*
+ * The store has what was sent, and its flush is still on its way when it
+ * crashes and comes back. A read of the guest is all that hears of it: the
+ * flush vouches for nothing that was sent before (J3)
+ */
+void one_of_heard(Row *r)
+{
+    uint8_t buf[PART];
+    Device *store;
+
+    memset(buf, 8, sizeof(buf));
+    row_begin(r, 2 * PART);
+    store = r->l->device[STORE];
+    if (life_open(r->l) && wait_drained(&subject_private, r->l->blk)) {
+        store->holds_flush = true;
+        blk_pwrite(r->l->blk, 0, PART, buf, 0);
+        blk_flush(r->l->blk);
+        wait_for(r, store_held, "the store is flushed");
+        device_plan_fault(store, FAULT_CRASH, 1, 0, true);
+        task_begin(&reader, r, PART, PART, 0);
+        wait_for(r, store_crashed, "the store crashes");
+        pause_ms(20);           /* until the reader has heard of it */
+        store->held = false;
+        if (wait_for(r, reader_done, "the read ends") &&
+            wait_for(r, is_drained, "it is shipped") &&
+            memcmp(store->durable, buf, PART)) {
+            row_wrong(r, "the store has 0x%x of it, durably",
+                      store->durable[0]);
+        }
+    }
+    close_row(r);
+}
