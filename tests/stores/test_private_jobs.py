@@ -288,15 +288,20 @@ def catches_up(writes=False):
             now = node.pvs()['buffer']
             if now['lag-bytes'] and now['store-durable']:
                 return f'the store is said to have all: {now}'
-            end = time.monotonic() + 60
+            end, number = time.monotonic() + 60, 1
             while time.monotonic() < end and \
                     not node.pvs()['buffer']['store-durable']:
-                conn.write(0, DATA)
+                number += 1
+                conn.write(0, stamped(number, 0) * 8)
                 conn.flush()
+            with open(d.store.image, 'rb') as f:
+                held = f.read(4096)
             caught = node.pvs()['buffer']
             if writes:
                 writer.stop()
             conn.close()
+    if caught['store-durable'] and held != stamped(number, 0) * 8:
+        return 'it is told that the store has all that was flushed, too early'
     # What was left to ship, and as much again: it is no lucky moment
     shipped = caught['epochs-shipped'] - behind['epochs-shipped']
     return None if caught['store-durable'] and behind['lag-bytes'] > MIB // 4 \
