@@ -409,3 +409,79 @@ void one_of_heard(Row *r)
     }
     close_row(r);
 }
+
+/* One sector is read each time the event loop goes round */
+typedef struct Watch {
+    BlockBackend *blk;
+    int64_t offset;
+    uint8_t wanted[SECTOR];
+    uint64_t reads, wrong;
+    bool stop, done;
+} Watch;
+
+static void coroutine_fn watch_entry(void *opaque)
+{
+    Watch *w = opaque;
+    uint8_t buf[SECTOR];
+
+    while (!w->stop) {
+        int ret = blk_co_pread(w->blk, w->offset, SECTOR, buf, 0);
+
+        w->reads++;
+        w->wrong += ret < 0 || memcmp(buf, w->wanted, SECTOR);
+        aio_co_schedule(qemu_get_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+    w->done = true;
+    aio_wait_kick();
+}
+
+/* So many that others get their turn twice before they are all retired */
+#define ZEROS           130
+#define SECTORS         60
+
+/* An epoch of them: zeros, which take an entry only, and then what is read */
+static void write_many(Row *r, const uint8_t *content)
+{
+    for (int i = 0; i < ZEROS; i++) {
+        blk_pwrite_zeroes(r->l->blk, PART + i * SECTOR, SECTOR, 0);
+    }
+    for (int i = 0; i < SECTORS; i++) {
+        blk_pwrite(r->l->blk, PART + (ZEROS + i) * SECTOR, SECTOR, content, 0);
+    }
+    blk_flush(r->l->blk);
+}
+
+/*
+ * An epoch of many records is retired in steps, while somebody waits for its
+ * space and somebody reads: nothing goes over it before the index lets go (J4)
+ */
+void one_of_retired(Row *r)
+{
+    Watch w = { .offset = PART + (ZEROS + 5) * SECTOR };
+    Tail t;
+
+    memset(w.wanted, 7, SECTOR);
+    if (!open_and_cut(r, 5 * PART)) {
+        close_row(r);
+        return;
+    }
+    read_tail(&t, r->l->device[JOURNAL]);
+    r->l->device[JOURNAL]->max_yields = 0;
+    if (t.h.unit == SECTOR) {   /* else an epoch has room for a few only */
+        write_many(r, w.wanted);
+        fill_ring(r);
+        w.blk = r->l->blk;
+        aio_co_schedule(qemu_get_aio_context(),
+                        qemu_coroutine_create(watch_entry, &w));
+        device_repair(r->l->device[STORE]);
+        wait_for(r, writer_done, "writes go on");
+        w.stop = true;
+        AIO_WAIT_WHILE_UNLOCKED(NULL, !w.done);
+        if (w.wrong) {
+            row_wrong(r, "%" PRIu64 " of %" PRIu64 " reads show what was "
+                      "written over it", w.wrong, w.reads);
+        }
+    }
+    close_row(r);
+}

@@ -497,6 +497,7 @@ bool run_directed(uint64_t lives, uint64_t seed, uint64_t row)
         { "a guest changes what it writes", one_of_changed, 4 },
         { "a read hears that the store was away before its flush",
           one_of_heard, 8 },
+        { "an epoch is retired while it is read", one_of_retired, 4 },
     };
     bool ok = true;
 

@@ -55,6 +55,7 @@ void one_of_ahead(Row *r);
 void one_of_overtaken(Row *r);
 void one_of_changed(Row *r);
 void one_of_heard(Row *r);
+void one_of_retired(Row *r);
 
 /* directed-failures.c: a journal that fails, and what is there of it */
 
