@@ -208,7 +208,7 @@ static bool refuses(Device *d, const DeviceInFlight *f)
         d->down = false;
     }
     if (!d->down && d->fault_in && (!d->fault_on_read || is_between(d, f)) &&
-        (!d->spares_reads || !f->reads) &&
+        !(f->reads ? d->spares_reads : d->spares_changes) &&
         --d->fault_in == 0) {
         d->faults[d->fault]++;
         if (d->fault == FAULT_ERROR) {
@@ -306,7 +306,7 @@ static int coroutine_fn device_co_do(Device *d, DeviceInFlight *f)
     if (!begun) {
         /* Only when it is told of this loss can there be another connection */
         d->refused += f->outage && f->connection == d->connection;
-        d->failed++;
+        d->failed_at = d->failed++ ? d->failed_at : log_tick(d->log);
         qemu_mutex_unlock(&d->lock);
         return -EIO;
     }
@@ -399,8 +399,10 @@ static int coroutine_fn device_co_flush_to_disk(BlockDriverState *bs)
     Device *d = device_of(bs);
     DeviceInFlight f = {};
     LogEvent e = { .request = DEVICE_FLUSH };
-    int ret = device_co_do(d, &f);
+    int ret;
 
+    device_co_hold(d, &d->holds_flush);
+    ret = device_co_do(d, &f);
     if (ret < 0) {
         return ret;
     }

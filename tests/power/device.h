@@ -85,10 +85,13 @@ typedef struct Device {
     unsigned fault_ms;
     bool fault_on_read;         /* between writes and their flush */
     bool spares_reads;          /* faults do not hit them */
+    bool spares_changes;        /* nor what is no read */
     bool fault_stays;           /* errors: of all that come then */
-    bool holds_read, holds_write;   /* the next one, until held is false */
+    /* The next one, until held is false */
+    bool holds_read, holds_write, holds_flush;
     bool held;                  /* it is there; one thread uses it */
     uint64_t failed;            /* requests that were told so */
+    uint64_t failed_at;         /* in the log, the first of them */
     uint64_t faults[FAULT_CRASH + 1];
     uint64_t requests;
 } Device;

@@ -317,3 +317,171 @@ void one_of_overtaken(Row *r)
     }
     close_row(r);
 }
+
+/* The process died: what is read of the second part? */
+static void judge_second(Row *r, const uint8_t *wanted)
+{
+    uint8_t buf[PART] = {};
+    BlockBackend *blk = open_copy(r);
+
+    if (!blk) {
+        return;
+    }
+    if (blk_pread(blk, PART, PART, buf, 0) < 0 || memcmp(buf, wanted, PART)) {
+        row_wrong(r, "killed, and opened again: 0x%x is read", buf[0]);
+    }
+    blk_unref(blk);
+}
+
+/*
+ * A guest may change its memory while it is written. Either is as good, but it
+ * is a whole record, and what was flushed behind it is there (J1)
+ */
+void one_of_changed(Row *r)
+{
+    uint8_t later[PART];
+    Device *journal;
+    Copy copy;
+
+    memset(later, 7, sizeof(later));
+    if (open_and_cut(r, 2 * PART)) {
+        journal = r->l->device[JOURNAL];
+        journal->holds_write = true;
+        task_begin(&writer, r, 0, PART, 6);
+        while (!journal->held) {
+            pause_ms(1);
+        }
+        memset(writer.buf + PART / 2, 5, PART / 2);
+        journal->held = false;
+        wait_for(r, writer_done, "the write ends");
+        if (blk_pwrite(r->l->blk, PART, PART, later, 0) < 0 ||
+            blk_flush(r->l->blk) < 0) {
+            row_wrong(r, "the next one fails");
+        }
+        copy_begin(&copy, r->l);
+        blk_unref(r->l->blk);
+        r->l->blk = NULL;
+        judge_second(r, later);
+        copy_end(&copy);
+    }
+    close_row(r);
+}
+
+static bool store_held(Row *r)
+{
+    return r->l->device[STORE]->held;
+}
+
+static bool store_crashed(Row *r)
+{
+    return r->l->device[STORE]->faults[FAULT_CRASH];
+}
+
+/*
+ * The store has what was sent, and its flush is still on its way when it
+ * crashes and comes back. A read of the guest is all that hears of it: the
+ * flush vouches for nothing that was sent before (J3)
+ */
+void one_of_heard(Row *r)
+{
+    uint8_t buf[PART];
+    Device *store;
+
+    memset(buf, 8, sizeof(buf));
+    row_begin(r, 2 * PART);
+    store = r->l->device[STORE];
+    if (life_open(r->l) && wait_drained(&subject_private, r->l->blk)) {
+        store->holds_flush = true;
+        blk_pwrite(r->l->blk, 0, PART, buf, 0);
+        blk_flush(r->l->blk);
+        wait_for(r, store_held, "the store is flushed");
+        device_plan_fault(store, FAULT_CRASH, 1, 0, true);
+        task_begin(&reader, r, PART, PART, 0);
+        wait_for(r, store_crashed, "the store crashes");
+        pause_ms(20);           /* until the reader has heard of it */
+        store->held = false;
+        if (wait_for(r, reader_done, "the read ends") &&
+            wait_for(r, is_drained, "it is shipped") &&
+            memcmp(store->durable, buf, PART)) {
+            row_wrong(r, "the store has 0x%x of it, durably",
+                      store->durable[0]);
+        }
+    }
+    close_row(r);
+}
+
+/* One sector is read each time the event loop goes round */
+typedef struct Watch {
+    BlockBackend *blk;
+    int64_t offset;
+    uint8_t wanted[SECTOR];
+    uint64_t reads, wrong;
+    bool stop, done;
+} Watch;
+
+static void coroutine_fn watch_entry(void *opaque)
+{
+    Watch *w = opaque;
+    uint8_t buf[SECTOR];
+
+    while (!w->stop) {
+        int ret = blk_co_pread(w->blk, w->offset, SECTOR, buf, 0);
+
+        w->reads++;
+        w->wrong += ret < 0 || memcmp(buf, w->wanted, SECTOR);
+        aio_co_schedule(qemu_get_aio_context(), qemu_coroutine_self());
+        qemu_coroutine_yield();
+    }
+    w->done = true;
+    aio_wait_kick();
+}
+
+/* So many that others get their turn twice before they are all retired */
+#define ZEROS           130
+#define SECTORS         60
+
+/* An epoch of them: zeros, which take an entry only, and then what is read */
+static void write_many(Row *r, const uint8_t *content)
+{
+    for (int i = 0; i < ZEROS; i++) {
+        blk_pwrite_zeroes(r->l->blk, PART + i * SECTOR, SECTOR, 0);
+    }
+    for (int i = 0; i < SECTORS; i++) {
+        blk_pwrite(r->l->blk, PART + (ZEROS + i) * SECTOR, SECTOR, content, 0);
+    }
+    blk_flush(r->l->blk);
+}
+
+/*
+ * An epoch of many records is retired in steps, while somebody waits for its
+ * space and somebody reads: nothing goes over it before the index lets go (J4)
+ */
+void one_of_retired(Row *r)
+{
+    Watch w = { .offset = PART + (ZEROS + 5) * SECTOR };
+    Tail t;
+
+    memset(w.wanted, 7, SECTOR);
+    if (!open_and_cut(r, 5 * PART)) {
+        close_row(r);
+        return;
+    }
+    read_tail(&t, r->l->device[JOURNAL]);
+    r->l->device[JOURNAL]->max_yields = 0;
+    if (t.h.unit == SECTOR) {   /* else an epoch has room for a few only */
+        write_many(r, w.wanted);
+        fill_ring(r);
+        w.blk = r->l->blk;
+        aio_co_schedule(qemu_get_aio_context(),
+                        qemu_coroutine_create(watch_entry, &w));
+        device_repair(r->l->device[STORE]);
+        wait_for(r, writer_done, "writes go on");
+        w.stop = true;
+        AIO_WAIT_WHILE_UNLOCKED(NULL, !w.done);
+        if (w.wrong) {
+            row_wrong(r, "%" PRIu64 " of %" PRIu64 " reads show what was "
+                      "written over it", w.wrong, w.reads);
+        }
+    }
+    close_row(r);
+}

@@ -46,11 +46,7 @@ void row_wrong(Row *r, const char *fmt, ...)
 
 /* The process dies as things are: what would be found? */
 
-typedef struct Copy {
-    Device *device[DEVICES];
-} Copy;
-
-static void copy_begin(Copy *c, const Life *l)
+void copy_begin(Copy *c, const Life *l)
 {
     for (int i = 0; i < DEVICES; i++) {
         const Device *d = l->device[i];
@@ -59,7 +55,7 @@ static void copy_begin(Copy *c, const Life *l)
     }
 }
 
-static void copy_end(Copy *c)
+void copy_end(Copy *c)
 {
     for (int i = 0; i < DEVICES; i++) {
         device_free(c->device[i]);
@@ -82,7 +78,7 @@ static void judge_content(Row *r, const uint8_t *data, const char *what)
     }
 }
 
-static BlockBackend *open_copy(Row *r)
+BlockBackend *open_copy(Row *r)
 {
     Error *err = NULL;
     BlockBackend *blk = subject_private.open(state_names, r->l->size, &err);
@@ -364,75 +360,6 @@ static void one_of_starts(Row *r)
     row_end(r);
 }
 
-/* Of two torn copies of the header none would be left (J11) */
-static void judge_headers(Row *r)
-{
-    uint64_t written[JOURNAL_HEADER_COPIES] = {};
-
-    for (guint i = 0; i < r->l->log->events->len; i++) {
-        LogEvent *e = &g_array_index(r->l->log->events, LogEvent, i);
-        bool header = e->request == DEVICE_WRITE &&
-                      e->offset < JOURNAL_RING_OFFSET;
-
-        for (int k = 0; k < JOURNAL_HEADER_COPIES; k++) {
-            if (e->device != JOURNAL) {
-                continue;
-            }
-            if (e->request == DEVICE_FLUSH && written[k] <= e->begin) {
-                written[k] = 0;
-            } else if (header && e->offset == k * JOURNAL_HEADER_BYTES) {
-                written[k] = e->end;
-            }
-        }
-        if (written[0] && written[1]) {
-            row_wrong(r, "at %" PRIu64 " neither header is durable", e->end);
-            return;
-        }
-    }
-}
-
-static void judge_refusal(Row *r)
-{
-    static const char *const names[] = { "journal", "copy", "store" };
-    Error *err = NULL;
-    BlockBackend *blk = subject_private.open(names, r->l->size, &err);
-
-    if (blk) {
-        row_wrong(r, "its journal has failed, and it is opened again");
-        blk_unref(blk);
-        return;
-    }
-    if (!strstr(error_get_pretty(err), "is broken")) {
-        row_wrong(r, "its journal has failed: %s", error_get_pretty(err));
-    }
-    error_free(err);
-}
-
-/* An append, a flush or a header fails: nothing is acknowledged then (J1) */
-static void one_of_failures(Row *r)
-{
-    Device *journal;
-
-    row_begin(r, 0);
-    journal = r->l->device[JOURNAL];
-    journal->spares_reads = true;
-    r->l->no_discards = true;
-    r->l->flush_percent = 20;
-    r->l->phase_requests = 60;
-    if (life_open(r->l)) {
-        device_plan_fault(journal, FAULT_ERROR, 1 + rng_below(&r->rng, 60), 0,
-                          false);
-        life_requests(r->l);
-        life_requests(r->l);
-        life_end(r->l);
-        if (journal->failed) {
-            judge_refusal(r);
-        }
-    }
-    judge_headers(r);
-    row_end(r);
-}
-
 /* A request of the local copy fails now and then: it is made up for (J6) */
 static void one_of_copies(Row *r)
 {
@@ -564,6 +491,13 @@ bool run_directed(uint64_t lives, uint64_t seed, uint64_t row)
         { "a cut after what the copy had was written again",
           one_of_rewrites, 2 },
         { "two cuts of openings", one_of_adoptions, 4 },
+        { "the journal fails for good", one_of_silent, UINT64_MAX },
+        { "the journal cannot be read to be shipped", one_of_unreadable,
+          UINT64_MAX },
+        { "a guest changes what it writes", one_of_changed, 4 },
+        { "a read hears that the store was away before its flush",
+          one_of_heard, 8 },
+        { "an epoch is retired while it is read", one_of_retired, 4 },
     };
     bool ok = true;
 

@@ -35,6 +35,16 @@ typedef struct Tail {
 
 void read_tail(Tail *t, const Device *d);
 
+/* The process dies as things are: what would be found? */
+typedef struct Copy {
+    Device *device[DEVICES];
+} Copy;
+
+void copy_begin(Copy *c, const Life *l);
+void copy_end(Copy *c);
+/* NULL, which is wrong, if it cannot be opened */
+BlockBackend *open_copy(Row *r);
+
 /* directed-space.c: a ring that is full, and what is read of it */
 
 void one_of_full(Row *r);
@@ -43,6 +53,15 @@ void one_of_read(Row *r);
 void one_of_unflushed(Row *r);
 void one_of_ahead(Row *r);
 void one_of_overtaken(Row *r);
+void one_of_changed(Row *r);
+void one_of_heard(Row *r);
+void one_of_retired(Row *r);
+
+/* directed-failures.c: a journal that fails, and what is there of it */
+
+void one_of_failures(Row *r);
+void one_of_silent(Row *r);
+void one_of_unreadable(Row *r);
 
 /* directed-cuts.c: cuts that are chosen, and what is left after them */
 

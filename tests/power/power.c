@@ -25,6 +25,8 @@
 #define DRAIN_EVERY         4
 #define MAX_NOTES           10
 #define SECONDS_PER_LIFE    300
+/* In so many states everything happens that may */
+#define SURE_STATES         10000
 
 typedef struct Power {
     const Subject *subject;
@@ -470,6 +472,21 @@ static void tell(Power *p)
          p->faults_hit[FAULT_CRASH], p->rotten, p->damaged);
 }
 
+/* Else the lives are not what they are meant to be */
+static bool all_happened(const Power *p)
+{
+    bool all = p->full && p->inactive && p->damaged;
+
+    if (!p->faults || p->lost || p->limit < SURE_STATES) {
+        return true;
+    }
+    for (int i = 0; i <= FAULT_CRASH; i++) {
+        all = all && p->faults_hit[i];
+    }
+    return report(all, "%s: the journal was full, the node inactive, rot "
+                  "refused, and each fault hit the store", p->subject->name);
+}
+
 static bool run_private(const Subject *subject, bool faults, uint64_t limit,
                         uint64_t seed, uint64_t per_life)
 {
@@ -479,15 +496,17 @@ static bool run_private(const Subject *subject, bool faults, uint64_t limit,
         .seed = seed,
         .per_life = per_life,
     };
+    bool all;
 
     run(&p, limit);
     tell(&p);
+    all = all_happened(&p);
     return report(!p.lost, "%s: %" PRIu64 " states, all distinct, from %"
                   PRIu64 " cuts, %" PRIu64 " sectors judged, %" PRIu64
                   " states let run until drained; %" PRIu64 " reads judged; %"
                   PRIu64 " states lost, --seed %" PRIu64, subject->name,
                   states_seen(&p), p.tried, p.sectors, p.drains, p.reads,
-                  p.lost, seed);
+                  p.lost, seed) && all;
 }
 
 /*

@@ -50,8 +50,12 @@ static const char usage[] =
     "  garbage 0|1   what goes to the client is noise\n"
     "  cut           all connections, now\n"
     "  cut-after N   each one when it has got N bytes more; 0: never\n"
+    "  cut-to-server N\n"
+    "  cut-to-client N\n"
+    "                one, when N bytes more went that way; 0: none\n"
     "  count         connections open, connections ever, bytes to server,\n"
-    "                bytes to clients\n";
+    "                bytes to clients\n"
+    "  cuts          how many of the last two came, to server, to client\n";
 
 typedef struct Chunk {
     struct Chunk *next;
@@ -82,8 +86,9 @@ typedef struct {
 static struct {
     int64_t delay, late, rate, cut_after;
     bool stall, mute, refuse, garbage;
+    int64_t once[2];    /* bytes that way until one is cut, if > 0 */
     int64_t busy_until[2];
-    uint64_t bytes[2], accepted;
+    uint64_t bytes[2], cuts[2], accepted;
 } g;
 
 static Conn *conns[MAX_CONNS];
@@ -293,8 +298,29 @@ static size_t allowed(Conn *c, Chunk *chunk, int way)
 {
     size_t len = chunk->len - chunk->sent;
 
+    if (g.once[way] > 0 && len > (size_t)g.once[way]) {
+        len = g.once[way];
+    }
     return way == TO_CLIENT && c->left > 0 && len > (size_t)c->left ?
            (size_t)c->left : len;
+}
+
+/* So many bytes went that way: is the connection to be cut behind them? */
+static bool count_sent(Conn *c, int way, size_t n)
+{
+    bool cut = false;
+
+    g.bytes[way] += n;
+    if (g.once[way] > 0) {
+        g.once[way] -= n;
+        cut = g.once[way] == 0;
+        g.cuts[way] += cut;
+    }
+    if (way == TO_CLIENT && c->left > 0) {
+        c->left -= n;
+        cut = cut || c->left <= 0;
+    }
+    return cut;
 }
 
 /* False if the connection is at its end */
@@ -312,13 +338,9 @@ static bool pipe_send_one(Conn *c, Pipe *p, int way)
         p->blocked = errno == EAGAIN;
         return p->blocked || errno == EINTR;
     }
-    g.bytes[way] += n;
     chunk->sent += n;
-    if (way == TO_CLIENT && c->left > 0) {
-        c->left -= n;
-        if (c->left <= 0) {
-            return false;
-        }
+    if (count_sent(c, way, n)) {
+        return false;
     }
     if (chunk->sent == chunk->len) {
         p->head = chunk->next;
@@ -397,6 +419,10 @@ static bool set(const char *name, int64_t value)
         }
     } else if (!strcmp(name, "cut-after")) {
         set_cut_after(value);
+    } else if (!strcmp(name, "cut-to-server")) {
+        g.once[TO_SERVER] = value;
+    } else if (!strcmp(name, "cut-to-client")) {
+        g.once[TO_CLIENT] = value;
     } else {
         return false;
     }
@@ -416,6 +442,10 @@ static void command(char *line)
                (unsigned long long)g.accepted,
                (unsigned long long)g.bytes[TO_SERVER],
                (unsigned long long)g.bytes[TO_CLIENT]);
+        return;
+    } else if (!strcmp(name, "cuts")) {
+        printf("%llu %llu\n", (unsigned long long)g.cuts[TO_SERVER],
+               (unsigned long long)g.cuts[TO_CLIENT]);
         return;
     } else if (n != 2 || value < 0 || !set(name, value)) {
         printf("what? %s\n", line);

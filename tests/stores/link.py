@@ -94,3 +94,7 @@ class Link(Proxied):
     def count(self):
         """Connections open and ever, bytes to the server and to clients."""
         return tuple(map(int, self.command('count').split()))
+
+    def cuts(self):
+        """How often cut_to_server has cut, and cut_to_client."""
+        return tuple(map(int, self.command('cuts').split()))

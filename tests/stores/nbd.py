@@ -124,12 +124,24 @@ class VolatileStorageDaemon(StorageDaemon):
         self.exclusive = exclusive
         self.reading = reading
         self.evict = evict
+        self.hold = self.dir / 'hold'
 
     def env(self):
         return {'LD_PRELOAD': str(OURS / 'tests/stores/volatile.so'),
                 'VOLATILE_IMAGE': str(self.image),
                 'VOLATILE_EVICT': str(self.evict),
-                'VOLATILE_RATE': str(self.rate)} if self.volatile else {}
+                'VOLATILE_RATE': str(self.rate),
+                'VOLATILE_HOLD': str(self.hold)} if self.volatile else {}
+
+    def holds(self):
+        """The next write takes until release()."""
+        self.hold.touch()
+
+    def held(self):
+        return self.hold.with_name('hold.held')
+
+    def release(self):
+        self.held().unlink()
 
     def exports(self):
         yield {'name': self.export, 'writable': True,

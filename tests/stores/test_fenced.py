@@ -5,6 +5,7 @@ import shutil
 import threading
 import time
 
+from . import buffer
 from .link import Link
 from .nbd import VolatileStorageDaemon, server_options
 from .process import OURS, new_folder, run, until
@@ -304,14 +305,73 @@ def rescued(args):
         first.end()
         if first.files[1].read_bytes() != before:
             return 'its buffer is written to although it is fenced'
-    shutil.copy(image, folder / 'got')
-    run(OURS / 'cli/deskcast', 'journal', 'rescue', first.files[1],
-        '--apply', folder / 'got', '--yes')
+    held = rescue(first, image, folder)
     if first.files[1].read_bytes() != before:
         return 'the rescue writes to the buffer'
     wanted = (data + bytes(SIZE - BLOCK - len(data)) + b'f' * BLOCK)
-    held = (folder / 'got').read_bytes()[:SIZE]
     return None if held == wanted else 'what is got out is not what was written'
+
+
+def rescue(node, image, folder):
+    """The image with what the buffer has."""
+    got = folder / 'got'
+    shutil.copy(image, got)
+    run(OURS / 'cli/deskcast', 'journal', 'rescue', node.files[1],
+        '--apply', got, '--yes')
+    return got.read_bytes()[:SIZE]
+
+
+def taken_away(folder, store):
+    """The vDisk was the first one's, and is the rival's now, while that one was
+    switched off."""
+    for name, what in (('first', b'A'), ('rival', b'B')):
+        with Private(folder, store, name, **{'take-over': True}) as node:
+            up(node)
+            fill(node, what)
+            node.drain()
+            node.end()
+
+
+def offline(args, again=False):
+    """Opened while the store is away it takes writes. When the store comes it
+    is fenced, and nothing of them goes there; again, with take-over, it is so,
+    for it has something to ship. All can be got out."""
+    folder = new_folder('fenced')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    with VolatileStorageDaemon(image, exclusive=True, volatile=False) as store:
+        taken_away(folder, store)
+        store.kill()
+        before = image.read_bytes()
+        with Private(folder, store, 'first') as first:
+            conn = Connection(first.path, timeout=60)
+            conn.write(BLOCK, b'f' * BLOCK)
+            conn.flush()
+            conn.close()
+            held = buffer.writes(first.files[1])
+            if again:
+                first.end()
+            else:
+                why = comes_back(store, first)
+        if again:
+            with Private(folder, store, 'first', **{'take-over': True}) as node:
+                why = comes_back(store, node)
+    if image.read_bytes() != before:
+        return 'the store is not as it was'
+    if buffer.writes(first.files[1]) != held or len(held) != 1:
+        return 'the buffer has not what it had'
+    wanted = b'B' * BLOCK + b'f' * BLOCK
+    if rescue(first, image, folder)[:2 * BLOCK] != wanted:
+        return 'what is got out is not what was written'
+    return None if not again or 'rescue them' in why else why
+
+
+def comes_back(store, node):
+    """Why it is fenced then."""
+    store.start()
+    until(lambda: node.pvs()['fenced'], 20, 'it is fenced')
+    time.sleep(0.5)
+    return node.pvs()['stores'][0]['reason']
 
 
 def tests(_, args):
@@ -324,3 +384,6 @@ def tests(_, args):
     yield 'fenced: a full buffer, and a window', full, args
     yield 'fenced: a window that is to be closed', window, args
     yield 'fenced: its buffer is left alone, and rescued', rescued, args
+    yield 'fenced: when the store comes, after writes without it', offline, args
+    yield ('fenced: with something to ship it cannot take over', offline, args,
+           True)

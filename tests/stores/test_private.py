@@ -25,6 +25,12 @@ BUFFER = 64 << 20
 SMALL_BUFFER = 8 << 20
 # Of each kind: now, and with --long
 COUNTS = (50, 10000)
+# Bytes that a link still takes, at most, when it is to be cut
+MAX_UNCUT = 9000
+# Answers to writes and flushes are so many after a long time only
+LONG_UNCUT = 1000
+# So many flaps cut it in each direction, among others
+SURE = 30
 
 
 def stamped(number, sector):
@@ -265,12 +271,10 @@ class Trial:
 
     def flap(self):
         """In the middle of whatever is on its way."""
-        self.kills['link'] += 1
-        kind = self.rng.choice(('cut', 'cut', 'cut_after', 'refuse'))
-        if kind == 'cut_after':
-            self.link.set(cut_after=self.rng.randrange(1, 20000))
-            self.work(self.rng.randrange(4))
-            self.link.set(cut_after=0)
+        kind = self.rng.choice(('cut', 'refuse', *3 * ('within',)))
+        if kind == 'within':
+            self.cut_within(self.rng.choice(('cut_to_server',
+                                             'cut_to_client')))
         elif kind == 'refuse':
             self.link.set(refuse=1)
             self.link.cut()
@@ -278,6 +282,18 @@ class Trial:
             self.link.set(refuse=0)
         else:
             self.link.cut()
+        self.kills['link'] += 1
+
+    def cut_within(self, way):
+        """After so many bytes that way: inside a header, a payload, an answer
+        or a handshake, or between two. It counts when it has happened."""
+        before = self.link.cuts()
+        left = int(MAX_UNCUT ** self.rng.random())
+        self.link.set(**{way: left})
+        if left > LONG_UNCUT or self.rng.random() < 0.3:
+            self.link.cut()         # then the next one reads labels, too
+        while self.link.cuts() == before:
+            self.work(1)
 
     def take_over(self):
         """Another host takes the vDisk, which may still be in use here. It
@@ -325,7 +341,7 @@ class Trial:
 
     def end(self):
         """All of it on the store, and nothing else."""
-        self.link.set(cut_after=0, refuse=0)
+        self.link.set(refuse=0)
         self.conn.flush()
         self.model.flushed()
         self.node.drain()
@@ -344,7 +360,10 @@ def torture(args, kinds, count, flushes=0.25, durability='local'):
         print(f'# seed {args.seed}: {t.kills}, lives {t.lives}, '
               f'{t.model.number} writes, '
               f'{t.errors} errors, {t.node.pvs()["buffer"]["epochs-shipped"]} '
-              'epochs shipped by the last process')
+              'epochs shipped by the last process; cut within what went to '
+              'the store, and what came from it: %d, %d' % t.link.cuts())
+        if t.kills['link'] >= SURE and not all(t.link.cuts()):
+            return 'the link was cut in one direction only'
         return f'{t.errors} requests failed' if t.errors else None
 
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 
 from .nbd import VolatileStorageDaemon, server_options
 from .node import GuestError
@@ -296,6 +297,20 @@ def shared():
 
 # What the store is
 
+def reads_something(node):
+    """Who is fenced reads nothing any more: what is local, in the buffer or on
+    the store may be another vDisk's by now."""
+    conn = connect(node)
+    for at in (0, 16 * SECTOR, SIZE - SECTOR):
+        try:
+            conn.read(at, SECTOR)
+        except ReadError:
+            continue
+        return f'it reads byte {at} although it is fenced'
+    conn.close()
+    return None
+
+
 def not_that_store(change, back, *wanted, fenced=False):
     """A store that changes while it is away: nothing is sent to it, and it is
     said why. Unless that fences the desktop, all is there once it is right."""
@@ -323,7 +338,7 @@ def not_that_store(change, back, *wanted, fenced=False):
         if node.pvs()['fenced'] != fenced:
             return f'fenced: {not fenced}; {event}'
         if fenced:
-            return None
+            return reads_something(node)
         d.store.kill()
         back(d.store, good)
         d.store.start()
@@ -417,24 +432,29 @@ def older():
 
 
 def without_flush():
-    """nbdkit's eval plugin, which offers what it is told to only."""
+    """nbdkit's eval plugin, which offers what it is told to only. What was
+    flushed before it came stays where it is."""
     with Desk() as d:
-        sock = d.dir / 'no-flush'
+        sock, got = d.dir / 'no-flush', d.dir / 'got'
+        node = d.open(stores=[{'driver': 'nbd', 'export': '', 'server':
+                               server_options(str(sock))}])
+        write(node)
         with subprocess.Popen(
                 [need('nbdkit'), '--foreground', '--unix', sock, 'eval',
                  f'get_size=echo {SIZE + LABEL}', 'pread=head -c $3 /dev/zero',
-                 'pwrite=exit 1'], stdin=subprocess.DEVNULL,
+                 f'pwrite=cat >> {got}'], stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
             try:
-                until(sock.exists, 10, 'nbdkit is up')
-                node = d.open(stores=[{'driver': 'nbd', 'export': '', 'server':
-                                       server_options(str(sock))}])
-                until(lambda: 'flush' in state(node).get('reason', ''), 10,
+                until(lambda: 'for flush' in state(node).get('reason', ''), 10,
                       'it is refused')
                 says(state(node)['reason'], 'no support for flush',
                      'writable and exclusive, with flushes')
+                time.sleep(0.5)
             finally:
                 p.kill()
+        if got.exists():
+            return 'something is written to it'
+        return None if lag(node) == SECTOR else 'the buffer has let it go'
 
 
 def two_stores():

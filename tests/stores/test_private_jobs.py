@@ -15,6 +15,8 @@ from .test_private_input import MIB, Desk, Wrong, connect, lag, says, state, \
     write
 
 DATA = stamped(1, 0) * 8    # of one granule
+# Bytes to a store for a connection, its label, and a few requests
+PROTOCOL = 2048
 
 
 def job(node, name, seconds=30, **arguments):
@@ -288,15 +290,20 @@ def catches_up(writes=False):
             now = node.pvs()['buffer']
             if now['lag-bytes'] and now['store-durable']:
                 return f'the store is said to have all: {now}'
-            end = time.monotonic() + 60
+            end, number = time.monotonic() + 60, 1
             while time.monotonic() < end and \
                     not node.pvs()['buffer']['store-durable']:
-                conn.write(0, DATA)
+                number += 1
+                conn.write(0, stamped(number, 0) * 8)
                 conn.flush()
+            with open(d.store.image, 'rb') as f:
+                held = f.read(4096)
             caught = node.pvs()['buffer']
             if writes:
                 writer.stop()
             conn.close()
+    if caught['store-durable'] and held != stamped(number, 0) * 8:
+        return 'it is told that the store has all that was flushed, too early'
     # What was left to ship, and as much again: it is no lucky moment
     shipped = caught['epochs-shipped'] - behind['epochs-shipped']
     return None if caught['store-durable'] and behind['lag-bytes'] > MIB // 4 \
@@ -424,6 +431,48 @@ def sent_in_the_end(d, store, sent=None):
     return node.pvs()['buffer'].get('stuck')
 
 
+def rewrites(conn):
+    """A block again and again, and ranges of which each goes over half of the
+    one before; what there is in the end, from the first byte on."""
+    held = bytearray(MIB // 4)
+    for n in range(200):
+        at, size = (0, 4096) if n % 2 else (4096 + n * 1024, 4096)
+        held[at:at + size] = stamped(n + 1, at)[:SECTOR] * (size // SECTOR)
+        conn.write(at, bytes(held[at:at + size]))
+    for _ in range(100):
+        conn.write(0, bytes(held[:4096]))
+    conn.flush()
+    return bytes(held)
+
+
+def newest_only():
+    """What is written often while the store is away goes there once."""
+    with Desk() as d:
+        d.start()
+        with Link(d.store) as link:
+            node = d.open(stores=[{'driver': 'nbd', 'export': 'disk', 'server':
+                                   server_options(link.address)}])
+            until(lambda: state(node)['state'] == 'up', 10, 'it is up')
+            link.set(refuse=1)
+            link.cut()
+            conn = connect(node)
+            wanted = rewrites(conn)
+            conn.close()
+            union = sum(SECTOR for at in range(0, len(wanted), SECTOR)
+                        if any(wanted[at:at + SECTOR]))
+            until(lambda: state(node)['state'] == 'down', 10, 'it is away')
+            behind, before = lag(node), link.count()[2]
+            link.set(refuse=0)
+            node.drain()
+            sent = link.count()[2] - before
+            held = d.store.image.read_bytes()[:len(wanted)]
+    print(f'# {behind} bytes were written, {union} of the vDisk, and {sent} '
+          'were sent', flush=True)
+    if held != wanted:
+        return 'the store has something else'
+    return None if sent <= union + PROTOCOL else 'some of it was sent twice'
+
+
 def slow_epoch():
     """What is sent at once takes the link longer than request-timeout."""
     with Desk() as d:
@@ -534,6 +583,7 @@ def tests(_, _args):
              12, 8),
             ('durability=store, and a guest that never rests', catches_up,
              True),
+            ('what is written again and again', newest_only),
             ('a link that is too slow', slow_link),
             ('a link too slow for what is sent at once', slow_epoch),
             ('a store that is too slow for a flush', slow_flush),

@@ -7,10 +7,12 @@ import time
 from concurrent import futures
 
 from . import faults, images
-from .nbd import Nbdkit
+from .link import Link
+from .nbd import Nbdkit, VolatileStorageDaemon
 from .node import Node
-from .process import need, until
+from .process import need, new_folder, until
 from .reader import Connection, ReadError
+from .test_private import LABEL, SIZE, Private
 from .test_pvs import MIB, RESUMED, node_of
 
 # Seconds: of a server that is back; no request is waited for longer
@@ -143,6 +145,84 @@ def mute_under_pvs(image):
         return None if passed_by(place, c) == right else 'it reads wrong'
 
 
+class StockStore(VolatileStorageDaemon):
+    """The distribution's storage daemon as a server."""
+
+    def argv(self):
+        return [need('qemu-storage-daemon'), *super().argv()[1:]]
+
+
+OLD, NEW = b'o' * 4096, b'n' * 4096
+
+
+def overtaken(store, link, node, comes_back, lands):
+    """A write is under way in the server when the link is cut. The guest has
+    its answer, writes to the same place and flushes; only now the server's
+    disk does what came on the old connection. What the store has in the end."""
+    store.holds()
+    with contextlib.closing(Connection(node.path, timeout=PATIENCE)) as c, \
+            futures.ThreadPoolExecutor(1) as pool:
+        def guest(data):
+            c.write(0, data)
+            c.flush()
+
+        answer = pool.submit(guest, OLD)
+        until(store.held().exists, PATIENCE, 'the server has it')
+        link.cut()
+        answer.result()
+        guest(NEW)
+        comes_back()
+        store.release()
+        return lands()
+
+
+def server_has(store):
+    with contextlib.closing(Connection(store.address, timeout=PATIENCE)) as c:
+        return c.read(0, 4096)
+
+
+def old_write(_):
+    """Both sides are stock: the client sends it again, and has no means to
+    keep the first one from landing behind the next."""
+    image = new_folder('stock') / 'image'
+    image.write_bytes(bytes(SIZE))
+    with StockStore(image) as store, Link(store) as link, \
+            Stock(link, **{'read-only': False, 'reconnect-delay': 60}) as node:
+        def lands():
+            until(lambda: server_has(store) != NEW, PATIENCE, 'it lands')
+            return server_has(store)
+
+        has = overtaken(store, link, node, lambda: None, lands)
+        return None if has == OLD else 'it holds something else'
+
+
+def old_write_under_pvs(_):
+    """The same: nobody is let in before it is done, and the rest is sent
+    behind it."""
+    folder = new_folder('stock')
+    image = folder / 'image'
+    image.write_bytes(bytes(SIZE + LABEL))
+    with VolatileStorageDaemon(image, exclusive=True) as store, \
+            Link(store) as link, Private(folder, link) as node:
+        def is_up():
+            return node.pvs()['stores'][0]['state'] == 'up'
+
+        def waits():
+            time.sleep(1)
+            ups.append(is_up())
+
+        def lands():
+            node.drain()
+            return image.read_bytes()[:4096]
+
+        ups = []
+        until(is_up, PATIENCE, 'it is up')
+        has = overtaken(store, link, node, waits, lands)
+        if ups[0]:
+            return 'it is let in while the old write is under way'
+        return None if has == NEW else 'what was flushed is gone'
+
+
 def tests(folder, _args):
     image = images.make(folder, 'image')
     yield 'control, stock: garbage is the end of a node', garbage, image
@@ -150,3 +230,7 @@ def tests(folder, _args):
     yield 'control, stock: a mute peer is not given up', mute, image
     yield 'a mute peer is given up by pvs', mute_under_pvs, image
     yield 'control, stock: a flush with no server succeeds', flush, image
+    yield ('control, stock: a write of an old connection lands on what was '
+           'flushed', old_write, image)
+    yield ('a write of an old connection does not under pvs',
+           old_write_under_pvs, image)

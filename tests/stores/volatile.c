@@ -14,6 +14,8 @@
  *                   any subset, in any order
  *   VOLATILE_RATE   a flush takes as long as a disk that writes so many bytes
  *                   a second (default 0: no time)
+ *   VOLATILE_HOLD   a file. A write that finds it renames it to NAME.held, and
+ *                   is done when that is gone
  *
  * These are the calls of QEMU's file driver with aio=threads. mmap, io_uring,
  * native AIO and plain read and write go past the cache. A page is 4 KiB,
@@ -43,6 +45,8 @@ static struct {
     ino_t ino;
     unsigned evict;         /* percent */
     guint64 rate;           /* bytes a second; 0: any */
+    const char *hold;       /* or NULL */
+    char *held;
     pthread_mutex_t lock;   /* for what follows, and all access to the image */
     GHashTable *pages;      /* number of a page: its content, or all_zero */
     unsigned seed;
@@ -101,6 +105,8 @@ static __attribute__((constructor)) void init(void)
     cache.ino = st.st_ino;
     cache.evict = evict ? atoi(evict) : 0;
     cache.rate = rate ? strtoull(rate, NULL, 10) : 0;
+    cache.hold = getenv("VOLATILE_HOLD");
+    cache.held = g_strconcat(cache.hold ? cache.hold : "", ".held", NULL);
     cache.seed = getpid();
     cache.pages = g_hash_table_new_full(NULL, NULL, NULL, free_page);
 }
@@ -267,11 +273,23 @@ static int write_locked(int fd, const struct iovec *iov, off64_t off,
     return 0;
 }
 
+/* A disk on which one write takes long, and no other has to wait for it */
+static void hold(void)
+{
+    if (!cache.hold || rename(cache.hold, cache.held) < 0) {
+        return;
+    }
+    while (access(cache.held, F_OK) == 0) {
+        g_usleep(1000);
+    }
+}
+
 static ssize_t write_image(int fd, const struct iovec *iov, int n, off64_t off)
 {
     size_t len = iov_size(iov, n);
     int ret;
 
+    hold();
     pthread_mutex_lock(&cache.lock);
     ret = write_locked(fd, iov, off, len);
     pthread_mutex_unlock(&cache.lock);
