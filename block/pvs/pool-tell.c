@@ -63,7 +63,7 @@ void pvs_pool_tell_state(PvsPool *p, const StoreEvent *e)
                                 p->stores[e->store].name,
                                 p->kind == PVS_POOL_TREE, states[e->state],
                                 e->state != STORE_UP && error ?
-                                strerror(-error) : NULL);
+                                g_strerror(-error) : NULL);
 }
 
 static void send_outage(PvsPool *p, bool active)
