@@ -15,27 +15,35 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION    /* of no use to administrators */
 #include <systemd/sd-journal.h>
 
+#define PASSWD_BYTES    65536   /* a user's line, the longest */
+
 /* Names come from the environment of whoever runs us: no line breaks */
 static char *clean(const char *name)
 {
     return g_strdelimit(g_strndup(name, 64), "\n\r\t", '?');
 }
 
+static char *name_of(uid_t uid)
+{
+    struct passwd pw, *found = NULL;
+    g_autofree char *buf = g_malloc(PASSWD_BYTES);
+
+    return getpwuid_r(uid, &pw, buf, PASSWD_BYTES, &found) == 0 && found
+        ? clean(found->pw_name) : g_strdup_printf("uid %u", uid);
+}
+
 char *audit_user(void)
 {
     const char *sudo = g_getenv("SUDO_USER"), *pkexec = g_getenv("PKEXEC_UID");
-    const struct passwd *pw;
 
     /* Only root can be somebody else's tool */
     if (geteuid() == 0 && sudo && *sudo) {
         return clean(sudo);
     }
     if (geteuid() == 0 && pkexec && *pkexec) {
-        pw = getpwuid(g_ascii_strtoull(pkexec, NULL, 10));
-    } else {
-        pw = getpwuid(getuid());
+        return name_of(g_ascii_strtoull(pkexec, NULL, 10));
     }
-    return pw ? clean(pw->pw_name) : g_strdup_printf("uid %u", getuid());
+    return name_of(getuid());
 }
 
 void audit(const char *action, const char *vdisk, uint64_t version,

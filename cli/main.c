@@ -184,7 +184,7 @@ int main(int argc, char **argv)
         .second = argc > 2 ? argv[2] : NULL,
     };
 
-    setlocale(LC_ALL, "");
+    setlocale(LC_ALL, "");      /* NOLINT(concurrency-mt-unsafe): it is alone */
     if (!l.first) {
         usage(stderr);
         return COMMAND_USAGE;

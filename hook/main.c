@@ -142,7 +142,7 @@ static bool understand(Hook *h, const char *xml)
     }
     doc = xml_read(xml, XML_MAX_BYTES, NULL);
     root = doc ? xmlDocGetRootElement(doc) : NULL;
-    uuid = xml_child(root, "uuid");
+    uuid = root ? xml_child(root, "uuid") : NULL;
     if (!uuid || !uuid->children || !g_uuid_string_is_valid(
             (char *)uuid->children->content)) {
         say(LOG_ERR, MESSAGE_METADATA, "the domain has no UUID");

@@ -61,9 +61,10 @@ run_patch() {
 }
 
 # Patched files that are ours: a series may change what this QEMU wants otherwise.
+# own_patch_files [LIST]: and those of a list of others
 own_patch_files() {
     local f
-    for f in $(all_patch_files); do
+    for f in $(all_patch_files; cat "${1:-/dev/null}"); do
         [ -e "$base/$f" ] || printf '%s\n' "$f"
     done
 }

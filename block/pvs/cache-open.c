@@ -204,7 +204,7 @@ static bool load_map(PvsCache *c)
 static bool write_map(PvsCache *c, Error **errp)
 {
     size_t bytes = VDISK_MAP_BYTES(c->map.granules);
-    g_autofree uint8_t *buf = g_try_malloc(bytes);
+    g_autofree uint8_t *buf = g_try_malloc0(bytes);
     ssize_t ret = -1;
 
     errno = ENOMEM;

@@ -346,7 +346,7 @@ static void sync_end(PvsCache *c, GArray *runs, int ret)
     g_array_unref(runs);
     if (ret < 0) {
         warn_report("Host cache '%s': what was written is lost: %s; it is "
-                    "fetched again", c->data_name, strerror(-ret));
+                    "fetched again", c->data_name, g_strerror(-ret));
     }
 }
 

@@ -71,7 +71,7 @@ static bool map_file(PvsCache *c, int fd, int prot, const LiveMap *wanted,
     struct stat st;
 
     if (fstat(fd, &st) < 0) {
-        *why = g_strdup(strerror(errno));
+        *why = g_strdup(g_strerror(errno));
         return false;
     }
     if (st.st_size >= LIVE_MAP_HEADER_BYTES) {

@@ -59,7 +59,8 @@ void pvs_pool_tell_state(PvsPool *p, const StoreEvent *e);
 
 /*
  * Tell what holds, if something else was told: so an image that is taken during
- * an outage begins with that, and none ends that nobody has heard of. Main loop.
+ * an outage begins with that, and none ends that nobody has heard of. In the
+ * main loop.
  */
 void pvs_pool_tell_outage(PvsPool *p);
 

@@ -63,7 +63,7 @@ void pvs_pool_tell_state(PvsPool *p, const StoreEvent *e)
                                 p->stores[e->store].name,
                                 p->kind == PVS_POOL_TREE, states[e->state],
                                 e->state != STORE_UP && error ?
-                                strerror(-error) : NULL);
+                                g_strerror(-error) : NULL);
 }
 
 static void send_outage(PvsPool *p, bool active)
@@ -82,9 +82,9 @@ void pvs_pool_tell_outage(PvsPool *p)
     int64_t since;
 
     WITH_QEMU_LOCK_GUARD(&p->waits->lock) {
-        active = (p->set.outage && pvs_now() >= p->opened_at + PVS_POOL_EARLY) ||
-                 /* Of the others it is told when they have stopped the guest */
-                 (p->denied && p->set.outage_action == STORE_OUTAGE_WAIT);
+        active = p->set.outage && pvs_now() >= p->opened_at + PVS_POOL_EARLY;
+        /* Of the others it is told when they have stopped the guest */
+        active |= p->denied && p->set.outage_action == STORE_OUTAGE_WAIT;
         since = p->set.outage ? p->set.outage_since : p->denied_since;
     }
     if (active != p->outage_told) {

@@ -296,8 +296,8 @@ static bool read_is_denied(const PvsRead *read, const StoreStep *step)
 
 /*
  * No store has it, or none is up for too long. What those that are up say they
- * do not have is asked for again, as in an outage: the store may be a relay that
- * is in one.
+ * do not have is asked for again, as in an outage: the store may be a relay
+ * that is in one.
  */
 static bool read_fails(PvsRead *read, PvsPool *p, int64_t now)
 {

@@ -275,7 +275,7 @@ void pvs_private_store_failed(PvsPrivate *p, uint64_t session, int error)
     if (p->state == PRIVATE_READY && p->session == session) {
         /* It may be as good as before: one that is full is, to who reads it */
         p->doubted = !p->nbd && error != -ENOTCONN;
-        set_state(p, PRIVATE_AWAY, strerror(-error));
+        set_state(p, PRIVATE_AWAY, g_strerror(-error));
     }
 }
 
@@ -489,7 +489,7 @@ static char *why_away(PvsPrivate *p, int ret, bool *misfit)
     char *advice;
 
     if (!why || !*misfit) {
-        return why ?: g_strdup(strerror(-ret));
+        return why ?: g_strdup(g_strerror(-ret));
     }
     advice = g_strdup_printf("%s. The store of this vDisk is an export of %"
                              PRId64 " bytes, writable and exclusive, with "

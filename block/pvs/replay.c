@@ -119,7 +119,7 @@ static void note_stuck(PvsPrivate *p, const char *what, int ret)
     QEMU_LOCK_GUARD(&p->waits.lock);
     if (ret < 0 && ret != -EINTR && ret != -ENOTCONN &&
         (p->state == PRIVATE_READY || p->doubted)) {
-        stuck = g_strdup_printf("%s: %s", what, strerror(-ret));
+        stuck = g_strdup_printf("%s: %s", what, g_strerror(-ret));
     } else if (p->breaks >= BREAKS_TOLD) {
         stuck = g_strdup("the store breaks off while it is sent an epoch, "
                          "again and again");

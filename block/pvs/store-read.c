@@ -161,10 +161,12 @@ static int64_t waits_since(const StoreSet *set, const StoreRead *read)
 static StoreStep wait_for_store(const StoreSet *set, const StoreRead *read,
                                 int64_t now)
 {
-    uint64_t all = UINT64_MAX >> (STORE_MAX - set->n);
+    uint64_t all;
     int64_t limit = waits_since(set, read) + set->outage_wait;
     bool limited = set->outage_action != STORE_OUTAGE_WAIT || read->bad;
 
+    assert(set->n > 0);
+    all = UINT64_MAX >> (STORE_MAX - set->n);
     if (read->bad == all || (limited && now >= limit) ||
         (set->outage_action != STORE_OUTAGE_WAIT &&
          store_outage_over(set, now))) {

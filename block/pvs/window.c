@@ -202,7 +202,7 @@ static int coroutine_fn localize(VdiskJob *j, Error **errp)
             error_setg(errp, "Could not make the vDisk local: %" PRId64
                        " bytes of %" PRId64 " are: %s%s", offset,
                        p->virtual_size, why ? "" : "its local copy cannot be "
-                       "written: ", why ?: strerror(-n));
+                       "written: ", why ?: g_strerror(-n));
             return n;
         }
         if (n > 0) {

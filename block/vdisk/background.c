@@ -106,7 +106,7 @@ static void coroutine_fn header_entry(void *opaque)
         if (ret < 0) {
             warn_report("Could not write to '%s' which image the disk runs on: "
                         "%s; it is taken again at the next start",
-                        b->l->bs->file->bs->filename, strerror(-ret));
+                        b->l->bs->file->bs->filename, g_strerror(-ret));
         }
     }
     background_leave(b);

@@ -83,7 +83,7 @@ static void pooled_reset(VdiskLayer *l)
         GRAPH_RDLOCK_GUARD_MAINLOOP();
         /* Writes will try again, and fail as long as this does */
         warn_report("Could not void the saved state of '%s': %s",
-                    bs->file->bs->filename, strerror(-ret));
+                    bs->file->bs->filename, g_strerror(-ret));
     }
     end_jobs(bs);
     switched = vdisk_take_assigned(l);

@@ -133,7 +133,7 @@ int vdisk_saved_suspend(VdiskLayer *l)
         Error *err = NULL;
 
         error_setg(&err, "The pooled disk '%s' could not be saved: %s",
-                   bdrv_get_node_name(bs), strerror(-sc.ret));
+                   bdrv_get_node_name(bs), g_strerror(-sc.ret));
         vdisk_report_inactivate(err);
     }
     return MIN(sc.ret, 0);

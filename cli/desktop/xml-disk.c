@@ -225,7 +225,7 @@ static bool target_used(xmlNodePtr devices, const char *target)
 
 static char *free_target(xmlNodePtr devices, const char *prefix)
 {
-    for (char c = 'a'; c <= 'z'; c++) {
+    for (int c = 'a'; c <= 'z'; c++) {
         g_autofree char *target = g_strdup_printf("%s%c", prefix, c);
 
         if (!target_used(devices, target)) {

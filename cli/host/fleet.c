@@ -235,6 +235,7 @@ static void answer(Work *work, Job *job)
 
     *a = (Answer){ .host = work->host, .job = job };
     g_async_queue_push(work->answers, a);
+    /* cppcheck-suppress memleak ; the queue has it now */
 }
 
 /* A host that hangs up between two calls is an error of the next one: libvirt
@@ -467,6 +468,7 @@ void fleet_post(Fleet *fleet, guint host, guint tag, FleetFunc *run, void *data,
     g_hash_table_insert(m->owed, GUINT_TO_POINTER(job->id),
                         owed_new(fleet, tag, patience_ms));
     g_async_queue_push(m->work->jobs, job);
+    /* cppcheck-suppress memleak ; the queue has it now */
 }
 
 /* The one way in which a host is given up */

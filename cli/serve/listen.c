@@ -20,6 +20,9 @@
 /* A daemon of ours that was left alone needs as long to end */
 #define BUSY_US         (3 * G_USEC_PER_SEC)
 
+/* A group with all its members */
+#define GROUP_BYTES     (1 << 20)
+
 static int fail(GError **error, const char *address, const char *why)
 {
     g_set_error(error, G_IO_ERROR, G_IO_ERROR_FAILED, "cannot listen on %s: %s",
@@ -145,13 +148,15 @@ static bool is_stale(const struct sockaddr_un *a)
 
 static bool give_to_group(const char *path, const char *group, GError **error)
 {
-    const struct group *g = group ? getgrnam(group) : NULL;
+    g_autofree char *buf = group ? g_malloc(GROUP_BYTES) : NULL;
+    struct group g, *found = NULL;
 
-    if (group && !g) {
+    if (group &&
+        (getgrnam_r(group, &g, buf, GROUP_BYTES, &found) != 0 || !found)) {
         fail(error, path, "there is no such group");
         return false;
     }
-    if (g && (chown(path, -1, g->gr_gid) < 0 || chmod(path, 0660) < 0)) {
+    if (found && (chown(path, -1, g.gr_gid) < 0 || chmod(path, 0660) < 0)) {
         fail(error, path, g_strerror(errno));
         return false;
     }
@@ -169,6 +174,9 @@ int listen_unix(const char *path, const char *group, GError **error)
         return fail(error, path, "the name is too long for a socket");
     }
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return fail(error, path, g_strerror(errno));
+    }
     do {
         if (is_stale(&a)) {
             g_unlink(path);

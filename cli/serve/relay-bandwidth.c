@@ -25,7 +25,7 @@ bool relay_read_cap(Relay *r, GError **error)
     g_autoptr(GPtrArray) hosts = NULL;
     const Host *host;
 
-    r->cap_again = g_get_monotonic_time() + r->interval * G_USEC_PER_SEC;
+    r->cap_again = g_get_monotonic_time() + (gint64)r->interval * G_USEC_PER_SEC;
     if (!r->host) {
         r->bandwidth = r->given;
         return true;

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #define READY_US        (60 * G_USEC_PER_SEC)
+#define INTERVAL_MAX    86400       /* seconds */
 
 static void daemon_up(void *opaque)
 {
@@ -167,6 +168,7 @@ static bool usable(Relay *r, GError **error)
         return wrong(error, "--max-connections and --interval have to be 1 at "
                      "least");
     }
+    r->interval = MIN(r->interval, INTERVAL_MAX);
     return units_parse_size(r->size_text, &r->size, error) &&
         (!r->bandwidth_text ||
          units_parse_size(r->bandwidth_text, &r->given, error)) &&

@@ -292,6 +292,7 @@ static void verify_vdisk(VerifyRun *run, const char *vdisk, uint64_t number)
         cannot_verify(run, vdisk, number, error);
         return;
     }
+    /* There is an error without one: NOLINTNEXTLINE(*.NullDereference) */
     for (unsigned i = 0; !one && i < m->versions->len; i++) {
         Version *v = g_ptr_array_index(m->versions, i);
 

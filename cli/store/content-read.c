@@ -199,7 +199,7 @@ static void plain_status(Reader *r, uint64_t bytes)
 /* Ask what is at r->offset; called with the lock held */
 static bool ask_status(Reader *r)
 {
-    nbd_extent_callback callback = { .callback = take_extents, .user_data = r };
+    nbd_extent_callback each = { .callback = take_extents, .user_data = r };
     uint64_t bytes = MIN(STATUS_BYTES, r->size - r->offset);
     /* Not all servers have exact sizes: the last part counts as data */
     bool ask = r->c->has_status && bytes >= TREE_SPAN;
@@ -208,7 +208,7 @@ static bool ask_status(Reader *r)
     r->extent = 0;
     if (ask && r->c->fd < 0 &&
         nbd_block_status(r->c->nbd[CONTENT_STATUS], bytes,
-                                r->offset, callback, 0) < 0) {
+                         r->offset, each, 0) < 0) {
         return content_nbd_error(r->c, "cannot tell what is allocated",
                                  &r->error);
     }
@@ -342,7 +342,7 @@ static bool do_runs(Worker *w, const Run *runs, unsigned n, uint8_t *buf,
                     GError **error)
 {
     Reader *r = w->reader;
-    int64_t cookies[BATCH];
+    int64_t cookies[BATCH] = {};
 
     send_runs(w, runs, n, buf, cookies);
     for (unsigned i = 0; i < n; i++) {

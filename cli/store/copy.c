@@ -210,8 +210,10 @@ static int open_target(const char *path)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_DIRECT);
 
-    return fd >= 0 || errno != EINVAL
-        ? fd : open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == EINVAL) {
+        fd = open(path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    }
+    return fd;
 }
 
 Copy *copy_start(JsonObject *source, const char *path, uint64_t bytes)

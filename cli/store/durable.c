@@ -171,7 +171,13 @@ bool durable_list(int folder, DurableEntry *entry, void *opaque,
         return false;
     }
     dir = fdopendir(fd);
-    while (ok && (errno = 0, e = readdir(dir))) {
+    if (!dir) {
+        durable_errno(error, "list", "the folder");
+        close(fd);
+        return false;
+    }
+    /* cppcheck-suppress readdirCalled ; nobody else has this stream */
+    while (ok && (errno = 0, e = readdir(dir))) { /* NOLINT(concurrency-*) */
         if (strcmp(e->d_name, ".") && strcmp(e->d_name, "..")) {
             ok = entry(opaque, e->d_name, error);
         }

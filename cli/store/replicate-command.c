@@ -106,6 +106,7 @@ static bool replicate_all(const Options *o, Origin *origin, char **vdisks)
         json_builder_set_member_name(b, "vdisks");
         json_builder_begin_array(b);
     }
+    /* Given, or found in the store: NOLINTNEXTLINE(*.NullDereference) */
     for (char **name = vdisks; *name; name++) {
         ok = replicate(o, origin, *name, b) && ok;
     }

@@ -255,6 +255,7 @@ static char *describe(const StoreImages *images)
 static bool check_stranger(void *opaque, const char *name, GError **error)
 {
     static const char *const ours[] = {
+        /* One name of two parts: NOLINTNEXTLINE(bugprone-*-missing-comma) */
         "lock", "vdisks", ".new-" DESCRIPTION, "lost+found", NULL
     };
 

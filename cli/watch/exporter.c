@@ -67,7 +67,7 @@ static char *make_page(void *opaque)
 
 static bool is_loopback(int fd)
 {
-    struct sockaddr_storage a;
+    struct sockaddr_storage a = {};
     socklen_t length = sizeof(a);
     const struct in6_addr *six;
 

@@ -239,6 +239,127 @@ static void sources(void)
     seed("fuzz-source", "vhdx", all, 5 + 2048);
 }
 
+/*
+ * Courses of those targets that take their input for a list of things to do: each
+ * number with the bytes that the target takes for it
+ */
+typedef struct Number {
+    uint64_t value;
+    unsigned bytes;
+} Number;
+
+static void course(const char *target, const char *name, const Number *numbers)
+{
+    uint8_t all[256] = {}, *p = all;
+
+    for (; numbers->bytes; p += numbers++->bytes) {
+        g_assert(p + numbers->bytes <= all + sizeof(all));
+        put_le(p, numbers->value, numbers->bytes);
+    }
+    seed(target, name, all, p - all);
+}
+
+/* Granules; then load, set, grow, trim, take, clear */
+static void maps(void)
+{
+    course("fuzz-map", "all", (Number[]) {
+        { 20000, 2 },
+        { 0, 1 }, { 0, 1 }, { 0x6699aa5500006666, 8 }, { 7, 2 }, { 0, 1 },
+        { 1, 1 }, { 1, 1 }, { 0x5555555555555555, 8 }, { 0, 2 }, { 0, 1 },
+        { 6, 1 }, { 16000, 2 }, { 900, 2 }, { 2, 1 },
+        { 4, 1 }, { 9000, 2 },
+        { 3, 1 }, { 1, 1 },
+        { 2, 1 }, { 1, 1 },
+        { 7, 1 }, { 1, 2 }, { 31, 2 }, { 1, 1 }, {},
+    });
+    course("fuzz-map", "bad", (Number[]) {
+        { 1000, 2 },
+        { 0, 1 }, { 0, 1 }, { 0, 8 }, { 100, 2 }, { 3 << 4, 1 },
+        { 6, 1 }, { 400, 2 }, { 4, 2 }, { 1, 1 }, {},
+    });
+    course("fuzz-map", "clear", (Number[]) {
+        { 16384, 2 },
+        { 6, 1 }, { 0, 2 }, { 16384, 2 }, { 1, 1 },
+        { 5, 1 },
+        { 6, 1 }, { 63, 2 }, { 2, 2 }, { 2, 1 },
+        { 2, 1 }, { 0, 1 }, {},
+    });
+}
+
+/*
+ * Unit, begin, what was durable, what is there; then records. Of their first
+ * byte the rest by 7 is the type, and 0x20 says that all so far are durable.
+ */
+static void rings(void)
+{
+    course("fuzz-journal-scan", "all", (Number[]) {
+        { 1, 1 }, { 1, 2 }, { 0, 1 }, { 0, 1 },
+        { 5, 1 }, { 0, 2 }, { 0, 1 },           /* start */
+        { 1, 1 }, { 8, 2 }, { 8, 1 },           /* write */
+        { 3, 1 }, { 0, 2 }, { 0, 1 },           /* commit */
+        { 2, 1 }, { 64, 2 }, { 128, 1 },        /* zero */
+        { 38, 1 }, { 0, 2 }, { 0, 1 },          /* commit */
+        { 4, 1 }, { 0, 2 }, { 7, 1 },           /* pad */
+        { 8, 1 }, { 100, 2 }, { 1, 1 }, {},     /* write */
+    });
+    course("fuzz-journal-scan", "torn", (Number[]) {
+        { 0, 1 }, { 254, 2 }, { 1, 1 }, { 0, 1 },
+        { 1, 1 }, { 8, 2 }, { 8, 1 },
+        { 0x40 | 0x02, 1 }, { 8, 2 }, { 8, 1 },
+        { 0x40 | 0x07, 1 }, { 8, 2 }, { 8, 1 },
+        { 1, 1 }, { 8, 2 }, { 8, 1 }, {},
+    });
+    course("fuzz-journal-scan", "rot", (Number[]) {
+        { 1, 1 }, { 2, 2 }, { 2, 1 }, { 0, 1 },
+        { 1, 1 }, { 8, 2 }, { 8, 1 },
+        { 36, 1 }, { 16, 2 }, { 8, 1 },
+        { 0xf0, 1 }, { 1, 2 }, { 8, 1 }, { 0, 1 }, { 9000, 8 },
+        { 3, 1 }, { 0, 2 }, { 0, 1 }, {},
+    });
+}
+
+/* Insert, or 1: remove, or 2: zeros; where, how much less 1, sequence less 1 */
+static void indices(void)
+{
+    course("fuzz-journal-index", "over", (Number[]) {
+        { 0, 1 }, { 10, 1 }, { 99, 1 }, { 0, 1 },
+        { 0, 1 }, { 50, 1 }, { 9, 1 }, { 1, 1 },
+        { 2, 1 }, { 0, 1 }, { 19, 1 }, { 2, 1 },
+        { 0, 1 }, { 100, 1 }, { 155, 1 }, { 3, 1 },
+        { 0, 1 }, { 0, 1 }, { 255, 1 }, { 1, 1 }, {},
+    });
+    course("fuzz-journal-index", "shipped", (Number[]) {
+        { 0, 1 }, { 0, 1 }, { 63, 1 }, { 0, 1 },
+        { 2, 1 }, { 32, 1 }, { 63, 1 }, { 1, 1 },
+        { 1, 1 }, { 0, 1 }, { 63, 1 }, { 0, 1 },
+        { 1, 1 }, { 40, 1 }, { 7, 1 }, { 1, 1 },
+        { 0, 1 }, { 44, 1 }, { 1, 1 }, { 9, 1 }, {},
+    });
+}
+
+/*
+ * Sizes of both, what is cut off, salt; edits; damage, to the older by 1; what is
+ * not held of the older; blocks that are read, with what is wrong in them
+ */
+static void pairs(void)
+{
+    course("fuzz-verity-diff", "same", (Number[]) {
+        { 9, 1 }, { 9, 1 }, { 0, 1 }, { 32, 1 }, { 0, 1 }, { 0, 1 }, { 0, 1 },
+        { 257, 2 }, { 0, 2 }, { 0, 1 }, { 3, 2 }, { 4095, 2 }, { 1, 1 }, {},
+    });
+    course("fuzz-verity-diff", "edits", (Number[]) {
+        { 7, 1 }, { 9, 1 }, { 3, 1 }, { 0, 1 },
+        { 2, 1 }, { 5, 2 }, { 3, 1 }, { 9, 1 }, { 126, 2 }, { 31, 1 }, { 7, 1 },
+        { 0, 1 }, { 1, 1 }, { 2, 8 }, { 128, 2 }, { 9, 2 }, { 1, 1 }, {},
+    });
+    course("fuzz-verity-diff", "damage", (Number[]) {
+        { 8, 1 }, { 8, 1 }, { 0, 1 }, { 16, 1 },
+        { 1, 1 }, { 128, 2 }, { 1, 1 }, { 77, 1 },
+        { 2, 1 }, { 1, 1 }, { 40, 3 }, { 1, 1 }, { 0, 1 }, { 5000, 3 }, { 4, 1 },
+        { 0, 1 }, { 128, 2 }, { 0, 2 }, { 0, 1 }, {},
+    });
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -253,5 +374,9 @@ int main(int argc, char **argv)
     trees();
     journals();
     sources();
+    maps();
+    rings();
+    indices();
+    pairs();
     return 0;
 }

@@ -10,13 +10,12 @@ WITH_VALUE = ("-I", "-D", "-isystem", "-iquote", "-include")
 
 
 class Unit:
-    """A file and how it is compiled, from which FOLDER."""
+    """A file below TOP, and how it is compiled, from which FOLDER."""
 
     def __init__(self, entry, top):
         self.folder = entry["directory"]
-        real = os.path.realpath(os.path.join(self.folder, entry["file"]))
-        self.source = real
-        self.name = os.path.relpath(real, top)
+        self.source = os.path.realpath(os.path.join(self.folder, entry["file"]))
+        self.name = os.path.relpath(self.source, top)
         self.flags = list(kept(shlex.split(entry["command"])))
 
 
@@ -33,6 +32,7 @@ def kept(words):
 def units(build, top, folders):
     """Those below FOLDERS of TOP, each once."""
     found = {}
+    top = os.path.realpath(top)
     with open(os.path.join(build, "compile_commands.json"), encoding="utf-8") as file:
         for entry in json.load(file):
             unit = Unit(entry, top)
