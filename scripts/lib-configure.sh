@@ -38,5 +38,6 @@ configure_options() {
 configure_args() {
     printf '%s\n' --cc="ccache gcc" --python="$python" --extra-cflags=-g1
     configure_options "$@" Deskcast
-    [ -z "$sanitize" ] || printf '%s\n' --enable-asan --enable-ubsan
+    [ -z "$sanitize" ] ||
+        printf '%s\n' --enable-asan --enable-ubsan --extra-ldflags="$build/sanitizers.o"
 }

@@ -19,6 +19,8 @@ build=$top/build
 [ "$build" = "$top/build" ] || export DESKCAST_BUILD=${DESKCAST_BUILD:-$build}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/deskcast
 logs=$build/logs
+# Of sanitizers: each user that a program may run as writes there
+reports=$logs/reports
 
 # The distribution's own Python, whatever a version manager put first on PATH:
 # QEMU's build looks for meson among this interpreter's packages.
