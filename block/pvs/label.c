@@ -136,14 +136,14 @@ static LabelVerdict judge_other(const LabelQuestion *q, const Label *l,
         return fenced(why, what, " since it was opened; what is in the "
                       "reconnect buffer can be rescued");
     }
-    if (!q->take_over) {
-        return fenced(why, what, "; if no other host uses it, 'take-over' "
-                      "makes it this one's");
-    }
     if (!q->empty) {
         return fenced(why, what, ", and the reconnect buffer has writes for "
                       "what it was before; rescue them, and begin with a new "
                       "one");
+    }
+    if (!q->take_over) {
+        return fenced(why, what, "; if no other host uses it, 'take-over' "
+                      "makes it this one's");
     }
     return LABEL_TAKE;
 }
