@@ -60,11 +60,11 @@ run_patch() {
     patch -d "$1" -p1 --forward --fuzz=0 --no-backup-if-mismatch -i "$patches/$2"
 }
 
-# Patched files that are ours: a series may change what this QEMU wants otherwise.
-# own_patch_files LIST: and those of a list of others
-own_patch_files() {
+# Of patched files on stdin those that are ours: a series may change what this QEMU
+# wants otherwise.
+own_files() {
     local f
-    for f in $(all_patch_files; cat "$1"); do
+    while read -r f; do
         [ -e "$base/$f" ] || printf '%s\n' "$f"
     done
 }
@@ -72,7 +72,7 @@ own_patch_files() {
 # apply_series DIR [LOG]: DIR gets the patched files, all else is left out.
 apply_series() {
     local p out log=${2:-/dev/null}
-    own_patch_files /dev/null >"$1.own"
+    all_patch_files | own_files >"$1.own"
     all_patch_files | grep -vxFf "$1.own" | copy_from "$base" "$1"
     copy_from "$top" "$1" <"$1.own"
     for p in $(series); do

@@ -107,7 +107,7 @@ cmd_refresh() {
         die "'$into' is not in $patches/series: write its header and list it there first"
     new_files >"$work/new"
     mkdir "$work/old"
-    own_patch_files "$work/extra" >"$work/own"
+    { all_patch_files; cat "$work/extra"; } | sort -u | own_files >"$work/own"
     { all_patch_files; cat "$work/extra"; } | sort -u | grep -vxFf "$work/own" |
         copy_from "$base" "$work/old"
     copy_from "$top" "$work/old" <"$work/own"
