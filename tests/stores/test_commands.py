@@ -173,10 +173,10 @@ def hangs(folder, image, name):
 def resumes(folder, image, kind):
     """It stands still as the store does not answer, and goes on by itself as
     soon as that is back: at the latest after RESUMED, when the machine has the
-    time to do so in one of two rounds."""
+    time to do so in one of three rounds."""
     away, back = faults.STREAM[kind]
     took = []
-    for _ in range(2):
+    for _ in range(3):
         with faults.Place(image) as place, Machine(
                 folder, 'resumes', {**pvs_disk(folder, place), 'outage-wait': 1,
                                     'outage-action': 'pause'}) as m:
@@ -190,6 +190,8 @@ def resumes(folder, image, kind):
             begin = time.time()
             back(place)
             took.append(event_time(m.qmp.wait_event('RESUME', 20)) - begin)
+        if took[-1] < RESUMED:
+            break
     print(f'# resumed after {", ".join(f"{1000 * t:.0f}" for t in took)} ms',
           flush=True)
     return None if min(took) < RESUMED else f'resumed after {took}'
