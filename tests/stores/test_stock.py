@@ -135,6 +135,34 @@ def passed_by(place, connection):
         return answer.result()
 
 
+def told(place, node):
+    """What becomes of a read whose server is stopped; TimeoutError: nothing."""
+    with contextlib.closing(Connection(node.path, timeout=PATIENCE)) as c:
+        c.read(0, 4096)
+        place.server.freeze()
+        try:
+            return reads(c, MIB)
+        finally:
+            place.server.thaw()
+
+
+def frozen(image):
+    """A stopped server keeps a read for as long as it likes."""
+    with faults.Place(image) as place, Stock(place) as node:
+        try:
+            return f'it is told: {told(place, node)}'
+        except TimeoutError:
+            return None
+
+
+def frozen_under_pvs(image):
+    """The same, and it is told when it has waited for long enough."""
+    with faults.Place(image) as place, node_of(
+            image, place, **{'outage-action': 'error',
+                             'outage-wait': 1}) as node:
+        return None if told(place, node) is None else 'it reads'
+
+
 def mute_under_pvs(image):
     """The same, and it reads."""
     with faults.Place(image) as place, \
@@ -229,6 +257,8 @@ def tests(folder, _args):
     yield 'garbage is not the end of pvs', garbage_under_pvs, image
     yield 'control, stock: a mute peer is not given up', mute, image
     yield 'a mute peer is given up by pvs', mute_under_pvs, image
+    yield 'control, stock: a stopped server keeps a read', frozen, image
+    yield 'a stopped server does not under pvs', frozen_under_pvs, image
     yield 'control, stock: a flush with no server succeeds', flush, image
     yield ('control, stock: a write of an old connection lands on what was '
            'flushed', old_write, image)
