@@ -114,27 +114,17 @@ void one_of_rewrites(Row *r)
     row_end(r);
 }
 
+static PrivateState state_of(Life *l)
+{
+    PvsPrivate *p;
+
+    GRAPH_RDLOCK_GUARD_MAINLOOP();
+    p = pvs_private_of(blk_bs(l->blk));
+    QEMU_LOCK_GUARD(&p->waits.lock);
+    return p->state;
+}
+
 /* Who opens it is let in: the label is known as its own (J8) */
-static bool is_let_in(Life *l)
-{
-    PvsPrivate *p;
-
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    p = pvs_private_of(blk_bs(l->blk));
-    QEMU_LOCK_GUARD(&p->waits.lock);
-    return p->state != PRIVATE_FENCED;
-}
-
-static bool is_decided(Life *l)
-{
-    PvsPrivate *p;
-
-    GRAPH_RDLOCK_GUARD_MAINLOOP();
-    p = pvs_private_of(blk_bs(l->blk));
-    QEMU_LOCK_GUARD(&p->waits.lock);
-    return p->state != PRIVATE_AWAY;
-}
-
 static bool open_and_close(Row *r, Life *l)
 {
     bool ok = life_open(l);
@@ -143,10 +133,10 @@ static bool open_and_close(Row *r, Life *l)
         r->wrong++;
         return false;
     }
-    while (!is_decided(l)) {
+    while (state_of(l) == PRIVATE_AWAY) {
         pause_ms(1);
     }
-    ok = is_let_in(l);
+    ok = state_of(l) != PRIVATE_FENCED;
     if (!ok) {
         row_wrong(r, "after cuts of openings its own label fences it");
     }
