@@ -94,23 +94,17 @@ static int64_t earlier(int64_t a, int64_t b)
 }
 
 /* Of the image's stores or its tree's, whichever began first; ns, 0: none */
-static int64_t outage_since(PvsImage *img)
+static int64_t first_of_pools(PvsImage *img, int64_t (*since)(PvsPool *p))
 {
-    int64_t since = pvs_pool_outage_since(img->stores);
-
-    return img->tree
-           ? earlier(since, pvs_pool_outage_since(pvs_tree_pool(img->tree)))
-           : since;
+    return earlier(since(img->stores),
+                   img->tree ? since(pvs_tree_pool(img->tree)) : 0);
 }
 
 /* The same of a block that no store which is up has right */
 static int64_t denied_since(PvsImage *img)
 {
-    int64_t since = pvs_pool_denied_since(img->stores);
+    int64_t since = first_of_pools(img, pvs_pool_denied_since);
 
-    if (img->tree) {
-        since = earlier(since, pvs_pool_denied_since(pvs_tree_pool(img->tree)));
-    }
     QEMU_LOCK_GUARD(&img->waits.lock);
     return img->lack.told ? earlier(since, img->lack.since) : since;
 }
@@ -122,7 +116,8 @@ static void add_outage(PvsInfo *info, PvsImage *img)
         [STORE_OUTAGE_PAUSE] = PVS_OUTAGE_ACTION_PAUSE,
         [STORE_OUTAGE_ERROR] = PVS_OUTAGE_ACTION_ERROR,
     };
-    int64_t since = outage_since(img), denied = denied_since(img);
+    int64_t since = first_of_pools(img, pvs_pool_outage_since);
+    int64_t denied = denied_since(img);
 
     info->outage_action = actions[img->outage_action];
     info->has_outage_ms = since;
