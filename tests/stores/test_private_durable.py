@@ -2,6 +2,7 @@
 """A private vDisk with durability=store: when a flush does not wait for the
 store, and what is told of it."""
 
+import contextlib
 import threading
 import time
 
@@ -16,6 +17,18 @@ NOT_DURABLE = {'store-durable': False}
 
 def durable(node):
     return node.pvs()['buffer']['store-durable']
+
+
+@contextlib.contextmanager
+def at_work():
+    """A desk whose desktop runs, over a link to its store, and the two."""
+    with Desk() as d:
+        d.start()
+        with Link(d.store, delay=10) as link:
+            node = InQemu(d.dir, link, durability='store')
+            d.nodes.append(node)
+            node.__enter__()
+            yield d, link, node
 
 
 def flush_in_drain(d, link, node):
@@ -45,48 +58,38 @@ def flush_in_drain(d, link, node):
 def drained():
     """A drain stops the shipping. A flush that waits for it gets no error, and
     it is told that the store lacks what was flushed, until it has it."""
-    with Desk() as d:
-        d.start()
-        with Link(d.store, delay=10) as link:
-            node = InQemu(d.dir, link, durability='store')
-            d.nodes.append(node)
-            node.__enter__()
-            for _ in range(5):
-                until(lambda: durable(node), 30, 'the store has all')
-                node.events('VDISK_BUFFER')     # all that came until now
-                node.qmp.events.clear()
-                lacking = flush_in_drain(d, link, node)
-                if lacking:
-                    break
-            if not lacking:
-                return 'no drain came in time'
-            node.qmp.wait_event('VDISK_BUFFER', 30, **NOT_DURABLE)
-            node.qmp.wait_event('VDISK_BUFFER', 60, **DURABLE)
-            held = d.store.image.read_bytes()
-            return None if all(held[at:at + SECTOR] == stamped(7, at)
-                               for at in range(0, SIZE, 4096)) else \
-                'it is told that the store has all, and it has not'
+    with at_work() as (d, link, node):
+        for _ in range(5):
+            until(lambda: durable(node), 30, 'the store has all')
+            node.events('VDISK_BUFFER')     # all that came until now
+            node.qmp.events.clear()
+            lacking = flush_in_drain(d, link, node)
+            if lacking:
+                break
+        if not lacking:
+            return 'no drain came in time'
+        node.qmp.wait_event('VDISK_BUFFER', 30, **NOT_DURABLE)
+        node.qmp.wait_event('VDISK_BUFFER', 60, **DURABLE)
+        held = d.store.image.read_bytes()
+        return None if all(held[at:at + SECTOR] == stamped(7, at)
+                           for at in range(0, SIZE, 4096)) else \
+            'it is told that the store has all, and it has not'
 
 
 def stopped():
     """QEMU flushes all disks when it stops the guest: it answers all the same,
     however long the store needs for what the guest wrote."""
-    with Desk() as d:
-        d.start()
-        with Link(d.store, delay=10) as link:
-            node = InQemu(d.dir, link, durability='store')
-            d.nodes.append(node)
-            node.__enter__()
-            until(lambda: durable(node), 30, 'the store has all')
-            conn = connect(node)
-            for at in range(0, SIZE, 2 * SECTOR):   # a request to it for each
-                conn.write(at, stamped(7, at))
-            conn.close()
-            begin = time.monotonic()
-            node.command('stop')
-            took = time.monotonic() - begin
-            node.command('cont')
-            return None if took < 3 else f'it stops after {took:.1f} s'
+    with at_work() as (_, _, node):
+        until(lambda: durable(node), 30, 'the store has all')
+        conn = connect(node)
+        for at in range(0, SIZE, 2 * SECTOR):   # a request to it for each
+            conn.write(at, stamped(7, at))
+        conn.close()
+        begin = time.monotonic()
+        node.command('stop')
+        took = time.monotonic() - begin
+        node.command('cont')
+        return None if took < 3 else f'it stops after {took:.1f} s'
 
 
 def tests(_, _args):
