@@ -15,19 +15,13 @@
 
 static void add_stores(PvsStoreInfoList ***tail, PvsPool *pool, bool tree)
 {
-    static const PvsStoreState states[] = {
-        [STORE_UP] = PVS_STORE_STATE_UP,
-        [STORE_SUSPECT] = PVS_STORE_STATE_SUSPECT,
-        [STORE_DOWN] = PVS_STORE_STATE_DOWN,
-    };
-
     for (unsigned i = 0; i < pvs_pool_stores(pool); i++) {
         PvsStoreInfo *info = g_new0(PvsStoreInfo, 1);
         Store s = pvs_pool_store(pool, i);
 
         info->name = g_strdup(pvs_pool_store_name(pool, i));
         info->tree = tree;
-        info->state = states[s.state];
+        info->state = pvs_pool_state_told(s.state);
         info->latency = s.latency / SCALE_US;
         info->reads = s.reads;
         info->bytes = s.bytes;

@@ -48,20 +48,27 @@ void pvs_pool_note_right(PvsPool *p, unsigned store, int64_t offset,
     }
 }
 
-void pvs_pool_tell_state(PvsPool *p, const StoreEvent *e)
+PvsStoreState pvs_pool_state_told(StoreState state)
 {
     static const PvsStoreState states[] = {
         [STORE_UP] = PVS_STORE_STATE_UP,
         [STORE_SUSPECT] = PVS_STORE_STATE_SUSPECT,
         [STORE_DOWN] = PVS_STORE_STATE_DOWN,
     };
+
+    return states[state];
+}
+
+void pvs_pool_tell_state(PvsPool *p, const StoreEvent *e)
+{
+    PvsStoreState state = pvs_pool_state_told(e->state);
     int error = p->set.stores[e->store].error;
 
     trace_pvs_store_state(p->bs, p->stores[e->store].name,
-                          PvsStoreState_str(states[e->state]));
+                          PvsStoreState_str(state));
     qapi_event_send_vdisk_store(pvs_image(p->bs)->node_name, e->store,
                                 p->stores[e->store].name,
-                                p->kind == PVS_POOL_TREE, states[e->state],
+                                p->kind == PVS_POOL_TREE, state,
                                 e->state != STORE_UP && error ?
                                 g_strerror(-error) : NULL);
 }

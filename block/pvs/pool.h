@@ -13,6 +13,7 @@
 
 #include "block/pvs/store.h"
 #include "block/pvs/wait.h"
+#include "qapi/qapi-types-vdisk.h"
 
 #define PVS_CONNECTIONS_MAX     16
 
@@ -118,6 +119,7 @@ BdrvChild *pvs_pool_local_child(PvsPool *p);
 /* For query-vdisks. Main loop. */
 unsigned pvs_pool_stores(const PvsPool *p);
 Store pvs_pool_store(PvsPool *p, unsigned i);
+PvsStoreState pvs_pool_state_told(StoreState state);
 const char *pvs_pool_store_name(const PvsPool *p, unsigned i);
 
 /* Begin of the outage that goes on, ns; 0: none */
