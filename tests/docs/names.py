@@ -84,6 +84,14 @@ def nbd_messages(_):
         ([] if len(told) > 10 else [f"only {len(told)} were found"])
 
 
+def fuzz_targets(_):
+    """each target of the fuzzers stands in the table of what is tried, and no other"""
+    page = (manual.DOCS / "developer/testing.rst").read_text(encoding="utf-8")
+    told = set(re.findall(r"``(fuzz-[\w-]+)``", page))
+    there = {p.stem for p in (manual.TOP / "tests/fuzz").glob("fuzz-*.c")}
+    return sorted(told ^ there) if there else ["there are none"]
+
+
 def tests(folder):
     return manual.bind("names", folder, all_there, none_invented, told, nbd_options,
-                       nbd_messages)
+                       nbd_messages, fuzz_targets)
