@@ -145,7 +145,7 @@ UNTYPED = [
     (r"apt-get install ", "installs on the machine; tests/package does, with --long", packages),
     (r"(semodule|restorecon|semanage) ", "needs a kernel with SELinux", selinux),
     (r"(cp|make) .*/selinux/", "tests/package/selinux does, with Debian's policy", module_made),
-    (r"QEMU_SERIES=", "builds QEMU a second time", scripts),
+    (r"QEMU_SERIES=", "tests/series does, with --long", scripts),
     (r"deskcast selftest --folder", "tests/cli/selftest does",
      elsewhere("tests/cli/selftest", 'selftest --folder "$dir" --json')),
     (r"deskcast store create .*--rbd-pool", "needs Ceph; tests/store --long has one",
