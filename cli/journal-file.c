@@ -99,6 +99,13 @@ static bool read_header(JournalFile *f, GError **error)
                                  : why);
         return false;
     }
+    if (f->header.incompatible_features) {
+        g_set_error(error, G_IO_ERROR, G_IO_ERROR_NOT_SUPPORTED,
+                    "it uses features that this version does not know "
+                    "(0x%" PRIx64 "); use a newer Deskcast",
+                    f->header.incompatible_features);
+        return false;
+    }
     return true;
 }
 

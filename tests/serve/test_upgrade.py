@@ -16,7 +16,7 @@ from stores.process import (StoreError, free_port, new_folder,
                             until)
 from stores.reader import Connection, ReadError, Readers
 
-from . import tls
+from . import test_tls, tls
 from .env import (Desktop, ENV, DESKCAST, GRANULE, MIB, Relay, Serve,
                   VdiskStore, noise, same)
 from .test_serve import Private
@@ -269,7 +269,34 @@ def certificates():
         return site.bad() or site.store_has_all()
 
 
+def authority():
+    """All of it anew, and another authority: the server alone is told. The relay and
+    the desktops take it with the connections that it broke."""
+    with Site() as site:
+        old = new_folder('old')
+        shutil.copytree(site.client, old, dirs_exist_ok=True)
+        daemon, begin = site.relay.daemon(), time.monotonic()
+        ca = tls.Authority('newer')
+        for folder, kind, names in (
+                (site.client, 'client', ('/O=Example/CN=host1', None)),
+                (site.server, 'server', ('/CN=localhost', 'DNS:localhost'))):
+            shutil.copy(ca.cert, folder / 'ca-cert.pem')
+            ca.issue(folder, kind, *names)
+        site.serve.process.signal(signal.SIGHUP)
+        until(lambda: 'were read again' in site.serve.said(), 60,
+              'the server reads them again')
+        site.away = time.monotonic() - begin
+        site.work_goes_on()
+        if site.relay.daemon() != daemon:
+            return 'it was another daemon of the relay that took them'
+        bad = test_tls.looks(test_tls.node(site.port), tls.x509(old))
+        if 'certificate' not in bad:
+            return f'the old ones are let in, or: {bad}'
+        return site.bad() or site.store_has_all()
+
+
 def tests():
     yield 'upgrade: programs are replaced under desktops that work', upgrade
     yield 'upgrade: certificates are renewed under desktops that work', \
         certificates
+    yield 'upgrade: another authority under desktops that work', authority

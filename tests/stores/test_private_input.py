@@ -374,6 +374,13 @@ def rot_label(store, _):
     flip(store.image, SIZE + 300)
 
 
+def newer_label(store, _):
+    with open(store.image, 'r+b') as f:
+        f.seek(SIZE + 16)
+        f.write(struct.pack('<I', 2))
+    seal(store.image, SIZE)
+
+
 def older_label(store, backup):
     """The label of an opening before: the writer's number is lower."""
     store.image.write_bytes(backup)
@@ -518,6 +525,8 @@ STORES = (
      ('there is no label', 'end in 4096 bytes of zeros')),
     ('with a damaged label', rot_label, restore,
      ('the label is damaged', 'bring the image back')),
+    ('with the label of a newer release', newer_label, restore,
+     ('the label is of another version', 'use a newer Deskcast')),
 )
 FENCES = (
     ('with another label', other_content,
