@@ -6,26 +6,26 @@
 
 #include "image-info.h"
 
-#include <json-glib/json-glib.h>
+#include "json-member.h"
+#include "json-read.h"
 
-static bool parse_size(const char *text, uint64_t *size, GError **error)
+#include <string.h>
+
+bool image_info_size(const char *text, gsize length, uint64_t *size,
+                     GError **error)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
-    JsonNode *root;
-    JsonObject *object;
+    g_autoptr(JsonObject) info = json_read_object(text, length, error);
+    int64_t bytes;
 
-    if (!json_parser_load_from_data(parser, text, -1, error)) {
+    if (!info) {
         return false;
     }
-    root = json_parser_get_root(parser);
-    object = root && JSON_NODE_HOLDS_OBJECT(root) ? json_node_get_object(root)
-                                                  : NULL;
-    if (!object || !json_object_has_member(object, "virtual-size")) {
+    if (!member_int(info, "virtual-size", &bytes) || bytes < 0) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
                     "qemu-img did not tell its size");
         return false;
     }
-    *size = json_object_get_int_member(object, "virtual-size");
+    *size = bytes;
     return true;
 }
 
@@ -52,5 +52,5 @@ bool image_virtual_size(const char *path, const char *format, uint64_t *size,
                     g_strchomp(err));
         return false;
     }
-    return parse_size(out, size, error);
+    return image_info_size(out, strlen(out), size, error);
 }

@@ -18,4 +18,8 @@
 bool image_virtual_size(const char *path, const char *format, uint64_t *size,
                         GError **error);
 
+/* The same from what it printed. False with @error if that does not tell it. */
+bool image_info_size(const char *text, gsize length, uint64_t *size,
+                     GError **error);
+
 #endif /* CLI_IMAGE_INFO_H */

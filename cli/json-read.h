@@ -1,8 +1,7 @@
 /*
  * JSON that somebody else wrote
  *
- * json-glib takes more than JSON, such as comments, and calls itself for each
- * object and array in another: what a peer sends could use up the stack.
+ * It is scanned (json-scan.h) before it is parsed.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -14,10 +13,11 @@
 #include <json-glib/json-glib.h>
 
 #define JSON_READ_MAX_DEPTH     256     /* of objects and arrays */
+#define JSON_READ_MAX_DIGITS    20      /* of a number, those of UINT64_MAX */
 
 /*
  * What is in @text, to be unreferenced, and not to be changed. NULL with @error
- * if it is not JSON, not UTF-8, has a NUL in it, or nests deeper than that.
+ * if it is not JSON or not UTF-8, has a NUL in it, or is beyond these bounds.
  */
 JsonNode *json_read(const char *text, gsize length, GError **error);
 

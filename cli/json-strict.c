@@ -5,6 +5,7 @@
  */
 
 #include "cli/json-strict.h"
+#include "cli/json-scan.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -22,93 +23,6 @@ static bool invalid(GError **error, const char *format, ...)
     va_end(ap);
     g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA, message);
     return false;
-}
-
-/* What the parser would take too easily, seen before it runs */
-typedef struct Scan {
-    const char *at, *end;
-    unsigned depth;
-    unsigned line;
-} Scan;
-
-static bool scan_string(Scan *s, GError **error)
-{
-    for (s->at++; s->at < s->end && *s->at != '"'; s->at++) {
-        if ((unsigned char)*s->at < 0x20) {
-            return invalid(error, "line %u: a control character in a text",
-                           s->line);
-        }
-        if (*s->at == '\\') {
-            s->at++;
-            /* It would end the text for everybody behind the parser */
-            if (g_str_has_prefix(s->at, "u0000")) {
-                return invalid(error, "line %u: a NUL in a text", s->line);
-            }
-        }
-    }
-    if (s->at >= s->end) {
-        return invalid(error, "a text in it does not end");
-    }
-    return true;
-}
-
-static bool scan_number(Scan *s, GError **error)
-{
-    size_t n = strspn(s->at, "0123456789");
-
-    if (n > 18) {
-        return invalid(error, "line %u: a number is too large", s->line);
-    }
-    if (n > 1 && *s->at == '0') {
-        return invalid(error, "line %u: a number begins with 0", s->line);
-    }
-    s->at += n - 1;
-    return true;
-}
-
-static bool scan_char(Scan *s, GError **error)
-{
-    switch (*s->at) {
-    case '"':
-        return scan_string(s, error);
-    case '0' ... '9':
-        return scan_number(s, error);
-    case '{':
-    case '[':
-        if (++s->depth > JSON_STRICT_MAX_DEPTH) {
-            return invalid(error, "line %u: it nests too deep", s->line);
-        }
-        return true;
-    case '}':
-    case ']':
-        /* Too many of them are the parser's to tell */
-        s->depth -= !!s->depth;
-        return true;
-    case '\n':
-        s->line++;
-        return true;
-    default:
-        /* Letters are those of true, false and null */
-        if (!*s->at || !strchr(" \t\r:,-+.Etrufalsne", *s->at)) {
-            return invalid(error, "line %u: this is not JSON", s->line);
-        }
-        return true;
-    }
-}
-
-static bool scan(const char *text, gsize length, GError **error)
-{
-    Scan s = { .at = text, .end = text + length, .line = 1 };
-
-    if (!g_utf8_validate(text, length, NULL)) {
-        return invalid(error, "it is not UTF-8 text");
-    }
-    for (; s.at < s.end; s.at++) {
-        if (!scan_char(&s, error)) {
-            return false;
-        }
-    }
-    return true;
 }
 
 /* Members, as the parser met them: one that stands twice is met twice */
@@ -145,13 +59,16 @@ static guint64 count_kept(JsonNode *node)
 
 JsonObject *json_strict_parse(const char *text, gsize length, GError **error)
 {
+    const JsonScanLimits limits = {
+        .depth = JSON_STRICT_MAX_DEPTH, .digits = JSON_STRICT_MAX_DIGITS,
+    };
     g_autoptr(JsonParser) parser = json_parser_new();
     /* Both want a NUL behind the text */
     g_autofree char *copy = g_strndup(text, length);
     guint64 met = 0;
     JsonNode *root;
 
-    if (!scan(copy, length, error)) {
+    if (!json_scan(copy, length, &limits, error)) {
         return NULL;
     }
     g_signal_connect(parser, "object-member", G_CALLBACK(count_met), &met);

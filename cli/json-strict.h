@@ -1,8 +1,8 @@
 /*
  * JSON by the letter, from files and peers that are not trusted
  *
- * json-glib alone takes comments, assignments, octal numbers and members that
- * stand twice, recurses as deep as it is asked to, and wraps large numbers.
+ * It is scanned (json-scan.h) before it is parsed: json-glib alone takes more
+ * than JSON, and members that stand twice, and wraps large numbers.
  *
  * Nothing here does I/O.
  *
@@ -19,6 +19,7 @@
 
 #define JSON_STRICT_MAX_DEPTH   8
 #define JSON_STRICT_MAX_NUMBER  UINT64_C(999999999999999999)
+#define JSON_STRICT_MAX_DIGITS  18      /* of that */
 
 /*
  * An object, to be unreferenced. NULL with @error if @text is not one, is not

@@ -154,9 +154,12 @@ int vdisk_layer_empty(VdiskLayer *l)
 
     /*
      * Writes in place hold nothing, so a granule must not become base under
-     * them: the write would be lost.
+     * them: the write would be lost. Draining polls, so the graph may change
+     * meanwhile: nothing was read of it yet.
      */
+    bdrv_graph_rdunlock_main_loop();
     bdrv_drained_begin(bs);
+    bdrv_graph_rdlock_main_loop();
     if (l->pooled) {
         ret = vdisk_saved_forget(l);
     } else {

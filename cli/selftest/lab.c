@@ -184,6 +184,12 @@ static JsonObject *find_version(JsonParser *parser, unsigned number)
     return NULL;
 }
 
+bool lab_make_store(Lab *lab, GError **error)
+{
+    return g_file_test(lab->store, G_FILE_TEST_IS_DIR) ||
+           lab_deskcast(lab, error, "store", "create", lab->store, NULL);
+}
+
 bool lab_version(Lab *lab, const char *vdisk, unsigned number,
                  WantedVersion *version, GError **error)
 {

@@ -44,6 +44,9 @@ char *lab_path(const Lab *lab, const char *name);
 /* Run a command of this program on the store: words, NULL */
 bool lab_deskcast(Lab *lab, GError **error, ...) G_GNUC_NULL_TERMINATED;
 
+/* The store, unless another story has made it */
+bool lab_make_store(Lab *lab, GError **error);
+
 /* What is known of a version; to be emptied by lab_version_clear() */
 bool lab_version(Lab *lab, const char *vdisk, unsigned number,
                  WantedVersion *version, GError **error);

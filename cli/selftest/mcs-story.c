@@ -24,7 +24,7 @@ static bool import(Lab *lab, GError **error)
     lab_noise(1, lab->holds[1], LAB_BYTES);
     memcpy(lab->holds[2], lab->holds[1], LAB_BYTES);
     lab_noise(2, lab->holds[2] + UPDATE_AT, UPDATE);
-    return lab_deskcast(lab, error, "store", "create", lab->store, NULL) &&
+    return lab_make_store(lab, error) &&
            lab_write_image(lab, "gold.raw", lab->holds[1], error) &&
            lab_deskcast(lab, error, "vdisk", "import", image, VDISK, "--store",
                         lab->store, NULL) &&

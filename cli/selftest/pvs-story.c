@@ -18,7 +18,8 @@ static bool serve(Lab *lab, GError **error)
     g_autofree char *image = lab_path(lab, "office.raw");
 
     lab_noise(11, lab->holds[1], LAB_BYTES);
-    return lab_write_image(lab, "office.raw", lab->holds[1], error) &&
+    return lab_make_store(lab, error) &&
+           lab_write_image(lab, "office.raw", lab->holds[1], error) &&
            lab_deskcast(lab, error, "vdisk", "import", image, VDISK, "--store",
                         lab->store, NULL) &&
            lab_deskcast(lab, error, "version", "promote", VDISK, "--store",

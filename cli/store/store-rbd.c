@@ -7,9 +7,9 @@
  */
 
 #include "cli/store/store-int.h"
-#include "cli/json-strict.h"
 #include "cli/program.h"
 #include "cli/store/content.h"
+#include "cli/store/rbd-answer.h"
 #include "block/vdisk/pure.h"
 
 #include <string.h>
@@ -110,16 +110,14 @@ static bool rbd_create(const Store *s, const Manifest *m, const Version *v,
                image, NULL);
 }
 
-/* An answer in JSON, from a program that is trusted no more than a peer */
-static JsonObject *ask(const Store *s, GError **error, const char *verb,
-                       const char *of)
+/* What it prints in JSON, to be freed */
+static char *ask(const Store *s, GError **error, const char *verb,
+                 const char *of)
 {
-    g_autofree char *text = NULL;
+    char *text = NULL;
 
-    if (!rbd(s, &text, error, verb, "--format", "json", of, NULL)) {
-        return NULL;
-    }
-    return json_strict_parse(text, strlen(text), error);
+    return rbd(s, &text, error, verb, "--format", "json", of, NULL) ? text
+                                                                    : NULL;
 }
 
 /* A draft has no snapshot yet, though it is to be sealed */
@@ -133,10 +131,9 @@ static bool rbd_size(const Store *s, const Manifest *m, const Version *v,
 {
     g_autofree char *of = has_snapshot(m, v) ? sealed_spec(s, v->image)
                                              : spec(s, v->image);
-    g_autoptr(JsonObject) info = ask(s, error, "info", of);
+    g_autofree char *info = ask(s, error, "info", of);
 
-    return info && json_strict_number(info, "size", JSON_STRICT_MAX_NUMBER,
-                                      bytes, error);
+    return info && rbd_answer_size(info, bytes, error);
 }
 
 static bool rbd_cut(const Store *s, const Manifest *m, const Version *v,
@@ -154,14 +151,13 @@ static bool rbd_cut(const Store *s, const Manifest *m, const Version *v,
 static bool check_watchers(const Store *s, const Version *v, GError **error)
 {
     g_autofree char *image = spec(s, v->image);
-    g_autoptr(JsonObject) status = ask(s, error, "status", image);
-    JsonArray *watchers;
+    g_autofree char *status = ask(s, error, "status", image);
+    unsigned watchers;
 
-    if (!status || !json_strict_array(status, "watchers", 100000, &watchers,
-                                      error)) {
+    if (!status || !rbd_answer_watchers(status, &watchers, error)) {
         return false;
     }
-    if (json_array_get_length(watchers)) {
+    if (watchers) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_BUSY, "the RBD image %s is "
                     "open; shut down who has it open, or wait half a minute "
                     "if it was killed", image);
@@ -205,7 +201,7 @@ static bool rbd_settle(const Store *s, const Manifest *m, const Version *v,
 {
     g_autofree char *of = sealed_spec(s, v->image);
     g_autoptr(GError) local = NULL;
-    g_autoptr(JsonObject) there = NULL;
+    g_autofree char *there = NULL;
 
     (void)m;
     if (!sealed || (there = ask(s, &local, "info", of))) {
@@ -223,7 +219,7 @@ static bool check_readers(const Store *s, const char *image, GError **error)
 {
     const Version v = { .image = (char *)image };
     g_autofree char *of = sealed_spec(s, image);
-    g_autoptr(JsonObject) sealed = ask(s, NULL, "info", of);
+    g_autofree char *sealed = ask(s, NULL, "info", of);
 
     return !sealed || check_watchers(s, &v, error);
 }

@@ -8,6 +8,9 @@ plain: an introduction, '@name: text' for each member, 'Errors:', an example.
     .. vdisk-qapi:: command event
     .. vdisk-qapi:: struct enum
         :names: BlockdevOptionsPvs
+
+What patches add to types that QEMU has had before is shown by vdisk-qapi-added, with
+the type as its argument.
 """
 
 import json
@@ -21,7 +24,12 @@ from sphinx.util.nodes import nested_parse_with_titles
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 SCHEMA = TOP / 'qapi/vdisk.json'
-PATCH = TOP / 'patches/10.0/0002-qapi-block-core-add-mcs-and-pvs.patch'
+PATCHES = TOP / 'patches/10.0'
+PATCH = PATCHES / '0002-qapi-block-core-add-mcs-and-pvs.patch'
+STATISTICS = PATCHES / '0018-nbd-count-connections.patch'
+# Hunks begin in the middle of a type: which one it is, by the file
+CHANGED = {'BlockdevOptionsNbd': 'qapi/block-core.json',
+           'BlockExportOptionsNbd': 'qapi/block-export.json'}
 
 ENTITY = re.compile(r"^##\n# @(?P<name>[\w-]+):\n(?P<text>(?:#[^\n]*\n)*?)##\n"
                     r"(?P<body>\{[^#]*?\})\n(?=\n|##|\Z)", re.M)
@@ -61,9 +69,35 @@ def split(lines):
     return intro, members, rest
 
 
+def added_lines(patch, file=None):
+    """What it adds, to one file or to all"""
+    for part in re.split(r'(?m)^diff --git |^--- ', patch.read_text()):
+        name = re.search(r'^\+\+\+ b/(\S+)', part, re.M)
+        if file is None or (name and name[1] == file):
+            yield from re.findall(r'^\+(?!\+\+)(.*)$', part, re.M)
+
+
 def sources():
-    added = re.findall(r'^\+(?!\+\+)(.*)$', PATCH.read_text(), re.M)
+    added = [*added_lines(PATCH), *added_lines(STATISTICS)]
     return SCHEMA.read_text() + '\n' + '\n'.join(added) + '\n'
+
+
+def added_members(struct):
+    """{name: (type, lines)} of what our patches add to a type of QEMU's"""
+    types, texts = {}, {}
+    for patch in sorted(PATCHES.glob('*nbd*.patch')):
+        lines = list(added_lines(patch, CHANGED[struct]))
+        target = None
+        for line in lines:
+            member = re.match(r'# @([\w-]+): +(.*)', line)
+            if member:
+                target = texts.setdefault(member[1], [member[2]])
+            elif target is not None and re.match(r'#( |$)', line):
+                target.append(line[1:].strip())
+            else:
+                target = None
+            types.update(re.findall(r"'\*([\w-]+)': '(\w+)'", line))
+    return {n: (t, texts[n]) for n, t in types.items() if n in texts}
 
 
 def entities():
@@ -154,6 +188,26 @@ class VdiskQapi(Directive):
         return node.children
 
 
+class VdiskQapiAdded(Directive):
+    """What patches add to one type of QEMU's"""
+    required_arguments = 1
+
+    def run(self):
+        env = self.state.document.settings.env
+        for patch in PATCHES.glob('*nbd*.patch'):
+            env.note_dependency(str(patch))
+        known, lines = entities(), StringList()
+        for name, (kind, text) in sorted(added_members(self.arguments[0]).items()):
+            for line in (f'``{name}`` ({kind}, optional)',
+                         *('    ' + literal(t, known) for t in text), ''):
+                lines.append(line, str(PATCHES))
+        node = nodes.section()
+        node.document = self.state.document
+        nested_parse_with_titles(self.state, lines, node)
+        return node.children
+
+
 def setup(app):
     app.add_directive('vdisk-qapi', VdiskQapi)
+    app.add_directive('vdisk-qapi-added', VdiskQapiAdded)
     return {'parallel_read_safe': True, 'parallel_write_safe': True}

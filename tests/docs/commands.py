@@ -26,10 +26,13 @@ ENDS = {"|", ">", ">>", "<<", "&&", ";", "&"}
 def blocks(path, part=""):
     """[(line, text)] of what is shown letter by letter, in the part with this title"""
     text = path.read_text(encoding="utf-8")
+    begin, end = 0, len(text)
     if part:
-        text = next(s for s in re.split(r"\n(?=[^\n]+\n=+\n)", text) if s.startswith(part)) + "\n"
+        begin = re.search(rf"^{re.escape(part)}[^\n]*\n=+\n", text, re.M).start()
+        after = re.compile(r"^[^\n]+\n=+\n", re.M).search(text, text.index("\n=", begin) + 2)
+        end = after.start() if after else end
     found = []
-    for match in BLOCK.finditer(text):
+    for match in BLOCK.finditer(text, begin, end):
         indent = match["indent"]
         lines = [line.removeprefix(indent) for line in match[1].rstrip().splitlines()]
         found.append((text.count("\n", 0, match.start(1)) + 1, "\n".join(lines)))

@@ -14,6 +14,7 @@ import time
 
 import commands
 import manual
+import shown
 import sizes
 
 SYSTEM = manual.DOCS / "system"
@@ -47,13 +48,29 @@ class Quick:
         self.shm = pathlib.Path(tempfile.mkdtemp(prefix="dk-", dir=os.environ.get(
             "DESKCAST_SHM", "/dev/shm")))
         self.port = free_port()
-        self.blocks = [b for _, b in commands.blocks(SYSTEM / f"{page}.rst")]
+        self.page = SYSTEM / f"{page}.rst"
+        self.blocks = commands.blocks(self.page)
         self.changes, self.running = [], []
         (self.folder / "bin").mkdir(parents=True)
         qemu = sizes.BUILD / "qemu"
         for program in (qemu / "qemu-img", qemu / "qemu-system-x86_64", sizes.QSD,
                         sizes.DESKCAST):
             (self.folder / "bin" / program.name).symlink_to(program.resolve())
+
+    def take(self, count):
+        """The next blocks, which are typed now"""
+        taken, self.blocks = self.blocks[:count], self.blocks[count:]
+        for number, text in taken:
+            shown.note_block(self.page, number, text)
+        return [text for _, text in taken]
+
+    @staticmethod
+    def take_examples(command):
+        """Those of a manual page"""
+        page = manual.DOCS / f"man/deskcast-{command}.rst"
+        for number, text in commands.blocks(page, "EXAMPLES"):
+            shown.note_block(page, number, text)
+            yield text
 
     def __enter__(self):
         return self
@@ -179,7 +196,7 @@ def mcs(folder):
         for name, pattern in (("master", PATTERN), ("win11-13", PATTERN + 1)):
             q.run(f"qemu-img create -q -f qcow2 {name}.qcow2 {SIZE} && "
                   f"{QEMU_IO} -c 'write -P {pattern} 0 64k' {name}.qcow2")
-        create, device, assign, off, behind, reset, *_ = q.blocks
+        create, device, assign, off, behind, reset = q.take(6)
         q.run(create)
         with Machine(q, q.here(" ".join(device.split()))) as machine:
             wrong = machine.io(f"read -P {PATTERN} 0 64k") + machine.io("write -P 7 0 4k")
@@ -206,7 +223,7 @@ def pvs(folder):
     """system/pvs.rst: a store, a relay, a desktop that reads and forgets"""
     with Quick(folder, "pvs") as q:
         (q.folder / "deb-12.raw").write_bytes(bytes([PATTERN]) * SIZE)
-        store, relay, relay_json, create, desktop = q.blocks[:5]
+        store, relay, relay_json, create, desktop = q.take(5)
         tree, serve = re.match(r"(.*?)(qemu-storage-daemon.*)", store, re.S).groups()
         root = re.search(r"Root hash:\s+(\w+)", q.run(tree))[1]
         q.changes = [("HEX", root), ("10737418240", str(SIZE)), (" 10G", f" {SIZE}")]
@@ -226,16 +243,43 @@ def pvs(folder):
                         else [str(disk)])
 
 
+def with_label(q, serve, arguments, label):
+    """The store also lets its label be read, and the desktop looks there first"""
+    name = re.search(r'"export":"([^"]+)"', label)[1]
+    serve += f" --export nbd,id=l,node-name=f,name={name}"
+    return serve, arguments.replace('"journal":', f'{q.here(label)},"journal":')
+
+
+def rescued(q, texts):
+    """Epochs that the store never had: in a list, and in a copy of the store's image"""
+    epochs = re.findall(r"^epoch +(\d+)", q.run("deskcast journal show buffer.pvs"), re.M)
+    if not epochs:
+        return ["the buffer has no epochs"]
+    for text in texts:
+        for line in shown.chunks(text):
+            q.run(re.sub(r"\[?--epochs 12-15\]?", f"--epochs {epochs[0]}-{epochs[-1]}", line))
+    wrong = []
+    for image in ("rescued.raw", "win11-13.raw"):
+        got = (q.folder / image).read_bytes()[1 << 20:2 << 20]
+        has = got == bytes([PATTERN + 1]) * (1 << 20)
+        wrong += [] if has == (image == "rescued.raw") else [f"{image}: {has}"]
+    return wrong + [f"no {f}" for f in ("DIR", "some", "desk01") if not any(
+        (q.folder / f).iterdir())]
+
+
 def private(folder):
-    """system/pvs-private.rst: a window, what is written, and what the store has"""
+    """system/pvs-private.rst: a window, what is written, what the store has; deskcast-journal(1)"""
     with Quick(folder, "pvs-private") as q:
-        q.changes = [("64G", str(SIZE)), ("8G", "16M"), ("2147483648", "4194304")]
+        q.changes = [("64G", str(SIZE)), ("8G", "16M"), ("2147483648", "4194304"),
+                     ("/var/lib/deskcast/desktops/office/desk01.journal", "buffer.pvs"),
+                     ("/var/tmp/win11-13.raw", "rescued.raw"), ("/var/tmp/", "")]
         q.run(f"qemu-img create -q -f qcow2 win11-12.qcow2 {SIZE}")
-        store, desktop, window, journal = q.blocks[:4]
+        store, desktop, window, journal, label = q.take(5)
         made, serve = re.match(r"(.*?)(qemu-storage-daemon.*)", store, re.S).groups()
         q.run(made)
-        q.start(serve, q.listens)
         made, arguments = re.match(r"(.*?)(-blockdev.*)", desktop, re.S).groups()
+        serve, arguments = with_label(q, serve, arguments, label)
+        server = q.start(serve, q.listens)
         q.run(made)
         with Machine(q, q.here(" ".join(arguments.split()))) as machine:
             opening, closing = [o for o in commands.objects(q.here(window))]
@@ -246,11 +290,12 @@ def private(folder):
             machine.send(closing)
             machine.jobs_end()
             lag = machine.disk()["pvs"]["buffer"]["lag-bytes"]
+            server.kill()
+            wrong += machine.io(f"write -P {PATTERN + 1} 1M 1M") + machine.io("flush")
         got = (q.folder / "win11-13.raw").read_bytes()[:1 << 20]
         wrong += [] if got == bytes([PATTERN]) * (1 << 20) and not lag else ["the store lacks it"]
-        for line in commands.command_lines(journal):
-            q.run(line.replace("DIR", "rescued").replace("[--epochs 12-15]", ""))
-        return wrong
+        examples = q.take_examples("journal")
+        return wrong + rescued(q, [journal, *examples])
 
 
 def tests(folder):

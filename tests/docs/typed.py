@@ -7,8 +7,10 @@ system does, and switches off when its power button is pressed. tests/story does
 real guests.
 """
 
+import functools
 import json
 import re
+import shutil
 import sys
 import textwrap
 import time
@@ -17,11 +19,13 @@ import xml.etree.ElementTree as xml
 import commands
 import confined
 import manual
+import shown
 from sizes import BUILD
 
 sys.path.insert(0, str(manual.TOP / "tests/story"))
 sys.path.insert(0, str(manual.TOP / "tests/host"))
 
+import examples  # noqa: E402
 import premises  # noqa: E402
 import lab  # noqa: E402
 
@@ -32,8 +36,17 @@ SIZE = 4 << 20
 HERE = [("/var/cache/deskcast", "/srv/cache"),
         ("--reserve 6G", "--journal 64M --reserve 8M"),
         ("--size 200G", "--size 1G"), ("2026-12-01T06:00:00", "2099-12-01T06:00:00")]
-# Not to be run: who sits before it, or what a machine has one of
-ASIDE = re.compile(r"virsh console |\.\.\.|systemctl |journalctl |apparmor_parser |cat packaging")
+# What is of the whole machine has a root of its own here
+ROOT = "/srv/root"
+HERE += [("systemctl enable --now", "systemctl enable"),
+         ("systemctl enable", f"systemctl --root={ROOT} enable"),
+         ("journalctl --update-catalog", f"journalctl --root={ROOT} --update-catalog"),
+         *((f" {p}", f" {ROOT}{p}") for p in (
+             "/etc/systemd", "/usr/share/deskcast", "/usr/lib/systemd")),
+         (">>/etc/apparmor.d", f">>{ROOT}/etc/apparmor.d"),
+         (" packaging/", f" {manual.TOP}/packaging/")]
+# Not to be run, and why
+ASIDE = re.compile("|".join(e[0] for e in shown.UNTYPED))
 # What desktops take versions by, and the catalog
 PUSH = re.compile(r"deskcast (?:push|rollback|follow)\b ?(\w*)")
 ENABLE_BUTTON = "fb ba0206 b80001 ef"               # of ACPI, at SeaBIOS's place for it
@@ -78,23 +91,32 @@ class Site(premises.Site):
         self.log = []
         self.private = []
         self.versions = []      # after each push: what desktops want, and run on
+        self.far = ""           # where the store's server listens
         super().__init__(folder, {
             "deskcast": ours / "cli/deskcast", "deskcast-hook": ours / "hook/deskcast-hook",
             "qemu-img": qemu / "qemu-img", "qemu-system-x86_64": qemu / "qemu-system-x86_64",
             "qemu-storage-daemon": qemu / "storage-daemon/qemu-storage-daemon"}, "tcg",
             lambda line, said, seconds: self.log.append((line, said, seconds)))
+        for folder in ("systemd/system", "apparmor.d/local/abstractions"):
+            (self.srv / "root/etc" / folder).mkdir(parents=True)
+        for unit in (manual.TOP / "packaging/systemd").iterdir():
+            shutil.copy(unit, self.srv / "root/etc/systemd/system")
 
     def gold(self, name):
         """A master VM"""
         (self.srv / f"{name}.raw").write_bytes(guest().ljust(SIZE, b"\0"))
         self.define(MASTER.format(name=name, emulator=self.libexec / "qemu-system-x86_64"))
 
-    def wait_state(self, name, state):
+    @staticmethod
+    def wait(holds, why):
         end = time.monotonic() + premises.BOOT
-        while state not in self.virsh("domstate", name).stdout:
+        while not holds():
             if time.monotonic() > end:
-                raise premises.hosts.CommandError(f"{name} is not {state}")
+                raise premises.hosts.CommandError(why)
             time.sleep(0.1)
+
+    def wait_state(self, name, state):
+        self.wait(lambda: state in self.virsh("domstate", name).stdout, f"{name} is not {state}")
 
     def is_up(self, name):
         """Its guest has written to a disk"""
@@ -103,12 +125,8 @@ class Site(premises.Site):
 
     def wait_up(self):
         """All guests: their power buttons do something then"""
-        end = time.monotonic() + premises.BOOT
         for name in self.virsh("list", "--name").stdout.split():
-            while not self.is_up(name):
-                if time.monotonic() > end:
-                    raise premises.hosts.CommandError(f"{name} does not come up")
-                time.sleep(0.1)
+            self.wait(functools.partial(self.is_up, name), f"{name} does not come up")
         time.sleep(0.2)
 
     def one(self, line):
@@ -126,8 +144,22 @@ class Site(premises.Site):
 
     def note_private(self, line):
         """How the master runs that writes a version of a streamed vDisk"""
-        if line.startswith("deskcast update start lab "):
+        if line.startswith("deskcast update start lab ") and not self.private:
             self.private = self.command_line("deb-master")
+            self.saved("deb-master")
+
+    def saved(self, name):
+        """The end of pvs-private.rst: a private desktop is saved, and goes on"""
+        page = manual.DOCS / "system/pvs-private.rst"
+        *_, block = commands.blocks(page, "Limits")
+        for chunk in shown.chunks(block[1]):
+            if "managedsave" in chunk:
+                self.wait(lambda: not self.desktop(name).disk()["pvs"]["buffer"]["lag-bytes"],
+                          f"{name} has something to ship")
+            self.one(re.sub(r"\bmaster\b", name, chunk))
+            shown.note(page, block[0], chunk)
+        self.type(f"virsh start {name} && virsh domstate {name} | grep paused && "
+                  f"virsh resume {name}")
 
     @staticmethod
     def here(text, changes=()):
@@ -138,23 +170,17 @@ class Site(premises.Site):
 
     def page(self, name, changes=(), part=""):
         """Type all blocks of a page, or of a part with this title; how many commands"""
-        found = [block for _, block in commands.blocks(OPERATIONS / name, part)]
-        typed = [c for c in chunks(self.here("\n".join(found), changes)) if not ASIDE.match(c)]
+        return sum(self.block(manual.DOCS / name, block, changes)
+                   for block in commands.blocks(manual.DOCS / name, part))
+
+    def block(self, path, block, changes=()):
+        """Type a block of a page, as commands.blocks has it; how many commands"""
+        number, text = block
+        typed = [c for c in shown.chunks(text) if not ASIDE.match(c)]
         for chunk in typed:
-            self.one(chunk)
+            self.one(self.here(chunk, changes))
+            shown.note(path, number, chunk)
         return len(typed)
-
-
-def chunks(text):
-    """Lines that belong together: continued ones, and documents"""
-    lines = iter(text.replace("\\\n", " ").splitlines())
-    for line in lines:
-        mark = re.search(r"<<(\w+)", line)
-        while mark and not line.endswith(f"\n{mark[1]}"):
-            line += "\n" + next(lines)
-        line = re.sub(r"\s+# .*", "", line) if not mark else line
-        if line.strip() and not line.startswith("#"):
-            yield line
 
 
 def typed_all(count, least):
@@ -177,7 +203,7 @@ def pushed_to(site, *expected):
 def begin(site):
     """begin.rst: from nothing to a push and back"""
     site.gold("gold")
-    wrong = typed_all(site.page("begin.rst"), 13)
+    wrong = typed_all(site.page("operations/begin.rst"), 13)
     return wrong + pushed_to(site, [(2, 1)] * 2, [(1, 1)] * 2)
 
 
@@ -187,7 +213,7 @@ def updates_mcs(site):
     site.gold("win11-master")
     site.type("deskcast vdisk import /srv/win11-master.raw win11")
     site.type("deskcast version promote win11")
-    wrong = typed_all(site.page("updates.rst", here, "MCS"), 14)
+    wrong = typed_all(site.page("operations/updates.rst", here, "MCS"), 14)
     new = [(2, 2), (2, 2), (2, None)]       # the third one is off
     return wrong + pushed_to(site, [(2, 2), (2, 2), (1, None)], new, new,
                              [(1, 2), (1, 2), (1, None)], [(1, 1), (1, 1), (1, None)])
@@ -196,11 +222,10 @@ def updates_mcs(site):
 def serve(site):
     """The store's server and a relay, by the commands of serving.rst"""
     far = f"store1:{premises.hosts.free_port()}"
-    for title in ("Certificates", "The store"):
-        for _, block in commands.blocks(OPERATIONS / "serving.rst", title):
-            for line in chunks(block):
-                if not ASIDE.match(line):
-                    site.type(line, quiet=True)
+    for title in ("Certificates", "The store", "Without certificates"):
+        site.page("operations/serving.rst", part=title)
+    conf, status = commands.blocks(OPERATIONS / "serving.rst", "The host")
+    site.block(OPERATIONS / "serving.rst", conf)
     given = dict(re.findall(r"^(\w+)_OPTIONS=(.*)$", "\n".join(
         b for _, b in commands.blocks(OPERATIONS / "serving.rst")), re.M))
     site.service("deskcast store serve " + given["SERVE"].replace(":10809", far), "store.log"
@@ -208,19 +233,17 @@ def serve(site):
     site.service("deskcast relay --cache /srv/cache --socket /run/deskcast/relay --status "
                  "/run/deskcast/relay.json --interval 1 " + site.here(given["RELAY"], [
                      ("store1:10809", far), ("win11", "deb")]), "relay.log").start()
+    site.block(OPERATIONS / "serving.rst", status)
+    site.far = far
     return far
 
 
 def hydrated(site, number):
     """Until the relay has that version of deb"""
-    end = time.monotonic() + premises.BOOT
-    while True:
+    def there():
         versions = json.loads(site.type("cat /run/deskcast/relay.json", quiet=True))["versions"]
-        if any(v["export"] == f"deb@{number}" and v.get("hydrated") for v in versions):
-            return
-        if time.monotonic() > end:
-            raise premises.hosts.CommandError(f"deb@{number} is not on the host: {versions}")
-        time.sleep(0.2)
+        return any(v["export"] == f"deb@{number}" and v.get("hydrated") for v in versions)
+    site.wait(there, f"deb@{number} is not on the host")
 
 
 def updates_pvs(site):
@@ -232,16 +255,13 @@ def updates_pvs(site):
     far = serve(site)
     here = [("lab 8 ", f"lab {new} "), ("deb 8 ", f"deb {new} "), ("store1:10809", far),
             ("deskcast follow", "deskcast follow lab")]
-    once, update, rest = [b for _, b in commands.blocks(OPERATIONS / "updates.rst", "PVS")]
+    page = OPERATIONS / "updates.rst"
+    once, update, rest = commands.blocks(page, "PVS")
     hydrated(site, first)
-    for line in chunks(site.here(once, here)):
-        site.one(line)
+    site.block(page, once, here)
     count = 0
     for block in (update, rest):
-        for line in chunks(site.here(block, here)):
-            if not ASIDE.match(line):
-                site.one(line)
-                count += 1
+        count += site.block(page, block, here)
         hydrated(site, new)
     pilot = [(new, new), (first, None)]
     return typed_all(count, 6) + pushed_to(site, pilot, pilot, [(first, new), (first, None)])
@@ -252,7 +272,8 @@ def looking(site):
     here = [("virsh qemu-monitor-event desk01 --loop",
              "(sleep 1; virsh reset desk01 >&2) & virsh qemu-monitor-event desk01 "
              "--event VDISK_RESET --timeout 60")]
-    count = sum(site.page(name, here) for name in ("troubleshooting.rst", "outages.rst"))
+    count = sum(site.page(f"operations/{name}.rst", here) for name in (
+        "troubleshooting", "outages"))
     events = [said for line, said, _ in site.log if "qemu-monitor-event" in line]
     return typed_all(count, 8) + [e for e in events if '"node-name":"disk0"' not in e]
 
@@ -263,7 +284,7 @@ def desktops(site):
             ("/etc/libvirt/hooks", "/srv/hooks"), (" build/", f" {BUILD}/"),
             ("desk01", "desk11"), ("desk02", "desk12")]
     site.type("mkdir -p /srv/bin", quiet=True)
-    count = site.page("desktops.rst", here)
+    count = site.page("operations/desktops.rst", here)
     said = site.type("/srv/bin/deskcast --help; /srv/hooks/qemu.d/deskcast x migrate begin -; "
                      "cat /srv/lib/qemu-img /srv/lib/qemu-storage-daemon | wc -c", quiet=True)
     return typed_all(count, 6) + ([] if "desktop create" in said else [said])
@@ -311,9 +332,11 @@ def domain_xml(site):
     site.type("deskcast desktop create behind vd01")
     root = xml.fromstring(site.xml("vd01"))
     for _, block in behind:
-        shown = xml.fromstring(block.replace("/desk01/", "/vd01/"))
-        wrong += [] if any(contains(e, shown) for e in root.iter(shown.tag)) else \
+        part = xml.fromstring(block.replace("/desk01/", "/vd01/"))
+        wrong += [] if any(contains(e, part) for e in root.iter(part.tag)) else \
             [f"vd01: {block} is not in {site.xml('vd01')}"]
+    for number, block in commands.blocks(page):
+        shown.note_block(page, number, block)
     return wrong
 
 
@@ -325,6 +348,7 @@ def confinement(site):
              "private": (site.private, 4),
              "vhost-user": (site.command_line("vd01"), 1),
              "its daemon": (site.words_of(pid), 2)}
+    site.type("virsh destroy vd01")
     return [why for kind, (words, least) in kinds.items() for why in confined.not_allowed(
         kind, [w.replace("/srv/cache", "/var/cache/deskcast") for w in words], least)]
 
@@ -356,7 +380,7 @@ class Typing:
 
     def tests(self):
         """And its end, which is no test"""
-        return [self.test(page) for page in PAGES]
+        return [self.test(page) for page in (*PAGES, *examples.PAGES)]
 
     def end(self):
         if self.site:

@@ -9,12 +9,15 @@
 #include "cli/json-strict.h"
 #include "fuzz.h"
 
-/* How deep it nests; *@fractions if there is one, of which nobody reads any */
+/* How deep it nests, all of it UTF-8; *@fractions if there is one, of which nobody reads any */
 static unsigned depth_of(JsonNode *node, bool *fractions)
 {
     unsigned most = 0;
 
     if (JSON_NODE_HOLDS_VALUE(node)) {
+        const char *text = json_node_get_string(node);
+
+        assert(!text || g_utf8_validate(text, -1, NULL));
         *fractions |= json_node_get_value_type(node) == G_TYPE_DOUBLE;
     } else if (JSON_NODE_HOLDS_ARRAY(node)) {
         JsonArray *a = json_node_get_array(node);
@@ -25,10 +28,12 @@ static unsigned depth_of(JsonNode *node, bool *fractions)
         most++;
     } else if (JSON_NODE_HOLDS_OBJECT(node)) {
         JsonObjectIter it;
+        const char *name;
         JsonNode *member;
 
         json_object_iter_init(&it, json_node_get_object(node));
-        while (json_object_iter_next(&it, NULL, &member)) {
+        while (json_object_iter_next(&it, &name, &member)) {
+            assert(g_utf8_validate(name, -1, NULL));
             most = MAX(most, depth_of(member, fractions));
         }
         most++;

@@ -224,13 +224,13 @@ class Site(hosts.Host):
 
 
 class Service:
-    """deskcast store serve, or relay, in a process group of its own."""
+    """deskcast store serve, or relay, in a process group of its own; ready when it says so."""
 
     def __init__(self, site, line, log):
         self.site, self.line, self.log = site, line, log
         self.process = None
 
-    def start(self):
+    def start(self, ready=" exports on "):
         self.site.show(f"# {self.line} &", "", 0)
         before = len(self.said())
         with open(self.log, "ab") as log:
@@ -239,7 +239,7 @@ class Service:
                 env=self.site.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True)
         end = time.monotonic() + 60
-        while " exports on " not in self.said()[before:]:
+        while ready not in self.said()[before:]:
             if self.process.poll() is not None or time.monotonic() > end:
                 raise hosts.CommandError(f"{self.line}: {self.said()[-2000:]}")
             time.sleep(0.1)

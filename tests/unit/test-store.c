@@ -414,6 +414,30 @@ static void test_detached(void)
     CHOSEN(2, 0);
 }
 
+/* A store that came back with as many detached as may be: no more are */
+static void test_detached_risen(void)
+{
+    start(1, 0);
+    begin(0, 0);
+    for (unsigned k = 1; k <= STORE_DETACHED_MAX; k++) {
+        begin(k, 0);
+        store_read_end(&set, &reads[k]);
+    }
+    begin(STORE_DETACHED_MAX + 1, 0);
+    wait_ms(1);
+    end(&asks[STORE_DETACHED_MAX + 1], STORE_LOST);
+    probe(0, STORE_OK);
+    IS(0, STORE_UP);
+    CU_ASSERT(asks[0].at < set.stores[0].since);
+    next(0);
+    CU_ASSERT_EQUAL(set.stores[0].detached, STORE_DETACHED_MAX);
+    CU_ASSERT_EQUAL(reads[0].n_asks, 1);
+    end(&asks[1], STORE_OK);
+    next(0);
+    CU_ASSERT_EQUAL(set.stores[0].detached, STORE_DETACHED_MAX);
+    CU_ASSERT_EQUAL(reads[0].n_asks, 0);
+}
+
 static void test_bad_data(void)
 {
     start_with(2, 1, UINT64_MAX, STORE_OUTAGE_WAIT);
@@ -623,6 +647,7 @@ int main(void)
         { "hedge", test_hedge },
         { "hedge budget", test_budget },
         { "detached requests", test_detached },
+        { "detached requests of a store that came back", test_detached_risen },
         { "bad data", test_bad_data },
         { "probe interval", test_probe_interval },
         { "flapping", test_flaps },
