@@ -100,6 +100,19 @@ class Writer(threading.Thread):
         self.join(60)
 
 
+def readable(path, export):
+    """A relay that has no connection yet answers with an error, for which a desktop
+    would ask again."""
+    def read():
+        with contextlib.suppress(ReadError, OSError, EOFError):
+            connection = Connection(path, export, 60)
+            try:
+                return connection.read(0, GRANULE)
+            finally:
+                connection.close()
+    until(read, 60, f'{export} can be read', 0.2)
+
+
 class Site:
     """A store with a sealed version and one in maintenance, its server, a host
     with a relay, a desktop of each kind, and who works on them."""
@@ -195,6 +208,7 @@ class Site:
         want = self.store.dir / 'want'
         want.write_bytes(self.writer.image)
         self.relay.wait('win@2')
+        readable(self.relay.path, 'win@2')
         return same(self.relay.path, want, 'win@2')
 
     def sealed(self):
