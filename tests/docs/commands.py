@@ -150,6 +150,21 @@ def units_exist(_):
         ([] if len(named) > 8 else [f"only {len(named)} were found"])
 
 
+def readme(_):
+    """each program of the repository that README.md shows is there, and has its options"""
+    text = (manual.TOP / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    (?:[A-Z_]+=\S+ )?((?:scripts|packaging)/\S.*)$", text, re.M)
+    wrong = []
+    for argv in (words(line) for line in lines):
+        program = manual.TOP / argv[0]
+        said = program.read_text(encoding="utf-8") if program.is_file() else ""
+        wrong += [] if said else [f"{argv[0]} is not there"]
+        wrong += [f"{argv[0]} has no {w}" for w in argv[1:] if w.startswith("-") and w not in said]
+        wrong += [f"there is no tier {w}" for w in argv[1:] if argv[0] == "scripts/check" and
+                  not w.startswith("-") and not (manual.TOP / "tests" / w / "run").exists()]
+    return wrong if len(lines) > 12 else [f"only {len(lines)} were found"]
+
+
 def tests(folder):
     return manual.bind("commands", folder, deskcast_parses, inline_exists, json_fits,
-                       units_exist)
+                       units_exist, readme)
