@@ -19,7 +19,7 @@ import time
 TOP = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests" / "e2e"))
 
-from guest import Agent, GuestError, Qmp  # noqa: E402
+from guest import Agent, GuestError, Qmp, sandboxed  # noqa: E402
 
 # Folder of the test: folder of the machine that it stands for
 FOLDERS = {"etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "run": "/run/libvirt",
@@ -186,6 +186,9 @@ class Host:
 
     def pid(self, name):
         return int((self.folder / "run" / "qemu" / f"{name}.pid").read_text())
+
+    def sandboxed(self, name):
+        return sandboxed(self.pid(name))
 
     def command_line(self, name):
         return self.words_of(self.pid(name))

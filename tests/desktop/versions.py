@@ -38,7 +38,8 @@ def in_qemu(tap, world, first, second, size):
            disk["resets"] >= 1, "it runs on the version that is wanted", disk)
     line = world.host.command_line("w1")
     sandbox = line[line.index("-sandbox") + 1]
-    tap.ok("spawn=deny" in sandbox and "elevateprivileges=deny" in sandbox,
+    tap.ok("spawn=deny" in sandbox and "elevateprivileges=deny" in sandbox and
+           world.host.sandboxed("w1"),
            "QEMU is in its sandbox", sandbox)
     one.destroy()
     want(world, "w1", 2, second, size, "qcow2")

@@ -12,8 +12,10 @@ so nothing is left in the file system. Only the standard library is used.
 """
 
 import base64
+import contextlib
 import json
 import os
+import pathlib
 import socket
 import subprocess
 import time
@@ -197,6 +199,17 @@ def raw_disk(node, path, **options):
             "file": {"driver": "file", "filename": str(path)}, **options}
 
 
+def sandboxed(pid):
+    """Does the kernel filter the system calls of all of a process's threads?"""
+    filtered = 0
+    for thread in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):    # it has ended
+            if "\nSeccomp:\t2\n" not in (thread / "status").read_text():
+                return False
+            filtered += 1
+    return filtered > 0
+
+
 class Guest:
     """A virtual machine with one system disk, and the guest that runs in it.
 
@@ -268,6 +281,8 @@ class Guest:
             self.qmp.handshake()
         except GuestError as error:
             raise self.explained(error) from None
+        if not sandboxed(self.process.pid):
+            raise GuestError("QEMU is not in its sandbox")
         return self
 
     def explained(self, error):

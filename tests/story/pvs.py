@@ -115,6 +115,7 @@ class Pvs(mcs.Mcs):
             guest.wait_boot(600)
             disk = guest.disk()["pvs"]
             cache = disk.get("host-cache", {})
+            self.tell.check(self.site.sandboxed(guest.name), f"{guest.name} is in its sandbox")
             self.tell.check(disk["version"] == self.first and cache.get("hit-bytes", 0) > 1 << 20,
                             f"{guest.name} is up, on version {self.first}, and has read "
                             f"{cache.get('hit-bytes', 0) >> 20} MiB from the host's cache", disk)
@@ -129,6 +130,7 @@ class Pvs(mcs.Mcs):
         self.gold = self.site.desktop("labgold")
         self.gold.wait_boot(600)
         self.tell.check(self.buffer()["window"], "the update window is open", self.buffer())
+        self.tell.check(self.site.sandboxed("labgold"), "the private desktop is in its sandbox")
         disk = [word for word in self.site.command_line("labgold") if '"journal"' in word]
         self.tell.check(len(disk) == 1 and '"tls-creds"' in disk[0],
                         "the master VM writes to the store over TLS", disk)
