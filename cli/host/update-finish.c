@@ -59,13 +59,19 @@ static bool ship(Finish *f, GError **error)
     return answer && update_wait_job(&f->u, "shipping to the store", error);
 }
 
+/* Somebody in the guest may have been faster */
 static bool ask_to_shut_down(Finish *f, GError **error)
 {
     bool asked = domain_job_run(f->u.survey->fleet, f->u.master->host,
                                 domain_job_shutdown,
                                 domain_job_of(f->u.master), error);
+    bool runs;
 
     f->u.changed |= asked;
+    if (!asked && update_runs(&f->u, &runs, NULL) && !runs) {
+        g_clear_error(error);
+        return true;
+    }
     return asked;
 }
 

@@ -8,6 +8,7 @@ what it installs. All other bytes stay as they are.
 import os
 import subprocess
 import threading
+import time
 
 import lab
 from lab import check, deskcast, until
@@ -250,6 +251,7 @@ def pvs(o):
             r=o.run("update", "finish", "stream", "--shutdown", "--promote")))
         thread.start()
         until("the end of the window", lambda: '"window":false' in o.buffer())
+        time.sleep(2)       # it looks at the job each half a second
         o.kvm1.virsh("destroy", "master")   # this guest knows no ACPI
         thread.join()
         result["r"].expect(0, "in production")
