@@ -9,7 +9,7 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
-#include "block/aio-wait.h"
+#include "block/block-io.h"
 #include "block/thread-pool.h"
 #include "block/pvs/ahead.h"
 #include "block/pvs/boot-trace.h"

@@ -10,7 +10,7 @@
 #include "qemu/error-report.h"
 #include "qemu/main-loop.h"
 #include "qemu/units.h"
-#include "block/aio-wait.h"
+#include "block/block-io.h"
 #include "block/pvs/cache-int.h"
 #include "block/thread-pool.h"
 

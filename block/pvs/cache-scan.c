@@ -13,7 +13,7 @@
 #include "qemu/main-loop.h"
 #include "qemu/memalign.h"
 #include "qemu/units.h"
-#include "block/aio-wait.h"
+#include "block/block-io.h"
 #include "block/pvs/cache-int.h"
 #include "trace.h"
 

@@ -6,7 +6,6 @@
 
 #include "qemu/osdep.h"
 #include "qemu/main-loop.h"
-#include "block/aio.h"
 #include "block/pvs/wait.h"
 
 void pvs_waits_init(PvsWaits *waits)

@@ -13,7 +13,6 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "qemu/units.h"
-#include "block/aio-wait.h"
 #include "block/vdisk/layer.h"
 #include "block/vdisk/tier.h"
 #include "trace.h"

@@ -111,7 +111,9 @@ static void save(Test *t)
     note_change(t);     /* the token before may go from now on */
     s->begin = ++t->clock;
     memcpy(s->content, t->ref, SIZE);
+    bdrv_drain_all_begin();
     bdrv_inactivate(blk_bs(t->blk), &error_abort);
+    bdrv_drain_all_end();
     memcpy(s->token, t->layer->header.token, sizeof(s->token));
     s->done = ++t->clock;
     g_ptr_array_add(t->saved, s);

@@ -338,8 +338,12 @@ static void inactivate(Life *l)
 {
     BlockDriverState *bs = blk_bs(l->blk);
     Error *err = NULL;
+    int ret;
 
-    if (bdrv_inactivate(bs, NULL) < 0) {
+    bdrv_drain_all_begin();
+    ret = bdrv_inactivate(bs, NULL);
+    bdrv_drain_all_end();
+    if (ret < 0) {
         return;
     }
     l->inactive++;
