@@ -5,6 +5,7 @@
  */
 
 #include "disk-job.h"
+#include "domain-job.h"
 
 #include "cli/qmp.h"
 #include "cli/json-member.h"
@@ -72,24 +73,13 @@ static bool is_in_process(const DiskJob *job)
 /* The answer to a QMP command, as its text; errors of QMP are errors */
 static char *ask_qemu(const DiskJob *job, const char *command, GError **error)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
     char *answer = NULL;
-    JsonNode *root;
-    JsonObject *refused;
 
     if (virDomainQemuMonitorCommand(job->domain, command, &answer, 0) < 0) {
         fleet_set_error(error, "QMP");
         return NULL;
     }
-    root = json_parser_load_from_data(parser, answer, -1, NULL)
-           ? json_parser_get_root(parser) : NULL;
-    refused = root && JSON_NODE_HOLDS_OBJECT(root)
-              ? member_object(json_node_get_object(root), "error") : NULL;
-    if (refused) {
-        const char *why = member_string(refused, "desc");
-
-        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                            why ? why : "QEMU refuses it");
+    if (!domain_qmp_taken(answer, error)) {
         free(answer);
         return NULL;
     }

@@ -8,10 +8,12 @@
 
 #include "cli/desktop/metadata.h"
 #include "cli/json-member.h"
+#include "cli/json-read.h"
 
 #include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
 #include <stdlib.h>
+#include <string.h>
 
 DomainJob *domain_job_new(const char *name)
 {
@@ -164,13 +166,23 @@ bool domain_job_state(virConnectPtr conn, void *data, GError **error)
     return active >= 0 || (domain && fleet_set_error(error, job->name));
 }
 
+bool domain_qmp_taken(const char *answer, GError **error)
+{
+    g_autoptr(JsonObject) said = json_read_object(answer, strlen(answer), NULL);
+    JsonObject *refused = member_object(said, "error");
+    const char *why = refused ? member_string(refused, "desc") : NULL;
+
+    if (refused) {
+        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED,
+                            why ? why : "QEMU refuses it");
+    }
+    return !refused;
+}
+
 bool domain_job_qmp(virConnectPtr conn, void *data, GError **error)
 {
     DomainJob *job = data;
     g_autoptr(virDomain) domain = fleet_domain(conn, job->uuid, error);
-    g_autoptr(JsonParser) parser = json_parser_new();
-    JsonNode *root;
-    JsonObject *refused;
 
     free(job->answer);
     job->answer = NULL;
@@ -181,18 +193,7 @@ bool domain_job_qmp(virConnectPtr conn, void *data, GError **error)
                                     0) < 0) {
         return fleet_set_error(error, job->name);
     }
-    root = json_parser_load_from_data(parser, job->answer, -1, NULL)
-           ? json_parser_get_root(parser) : NULL;
-    refused = root && JSON_NODE_HOLDS_OBJECT(root)
-              ? member_object(json_node_get_object(root), "error") : NULL;
-    if (refused) {
-        const char *why = member_string(refused, "desc");
-
-        g_set_error_literal(error, G_IO_ERROR, G_IO_ERROR_FAILED,
-                            why ? why : "QEMU refuses it");
-        return false;
-    }
-    return true;
+    return domain_qmp_taken(job->answer, error);
 }
 
 DomainJob *domain_job_do(Fleet *fleet, guint host, FleetFunc *run,

@@ -53,4 +53,7 @@ bool domain_job_run(Fleet *fleet, guint host, FleetFunc *run, DomainJob *job,
 DomainJob *domain_job_do(Fleet *fleet, guint host, FleetFunc *run,
                          DomainJob *job, GError **error);
 
+/* False with @error if what QEMU answered to a command is that it refuses it */
+bool domain_qmp_taken(const char *answer, GError **error);
+
 #endif /* CLI_HOST_DOMAIN_JOB_H */
