@@ -10,13 +10,29 @@
 #include "cli/json-read.h"
 
 #include <gio/gio.h>
+#include <math.h>
 #include <string.h>
 
 #define DESKTOPS_MAX    4096
+#define VALUE_MAX       0x1p63      /* QEMU's own counters end before it */
+#define VALUE_LEAST     1e-6        /* a microsecond */
 
 static const char *key_of(const Metric *m)
 {
     return m->name + strlen("deskcast_");
+}
+
+/*
+ * Whole numbers are written as such: of 1e18 json-glib makes "1e+18.0", which is
+ * not JSON, and takes the rest of the line with it.
+ */
+static void set_number(JsonObject *o, const char *name, double value)
+{
+    if (value == trunc(value) && fabs(value) < VALUE_MAX) {
+        json_object_set_int_member(o, name, value);
+    } else {
+        json_object_set_double_member(o, name, value);
+    }
 }
 
 static JsonObject *store_json(const StoreSample *store)
@@ -27,8 +43,7 @@ static JsonObject *store_json(const StoreSample *store)
     json_object_set_boolean_member(o, "tree", store->tree);
     json_object_set_string_member(o, "state", store_healths[store->health]);
     for (unsigned i = 0; i < STORE_VALUES; i++) {
-        json_object_set_double_member(o, key_of(&store_metrics[i]),
-                                      store->value[i]);
+        set_number(o, key_of(&store_metrics[i]), store->value[i]);
     }
     return o;
 }
@@ -40,8 +55,7 @@ static void add_disk(JsonObject *o, const VdiskSample *s)
     json_object_set_boolean_member(o, "streamed", s->is_streamed);
     for (unsigned i = 0; i < VDISK_VALUES; i++) {
         if (s->has[i]) {
-            json_object_set_double_member(o, key_of(&vdisk_metrics[i]),
-                                          s->value[i]);
+            set_number(o, key_of(&vdisk_metrics[i]), s->value[i]);
         }
     }
     for (guint i = 0; i < s->stores->len; i++) {
@@ -83,7 +97,7 @@ JsonObject *host_sample_json(const HostSample *s)
     JsonObject *o = json_object_new();
     JsonArray *desktops = json_array_new();
 
-    json_object_set_double_member(o, "time", s->time / 1e6);
+    set_number(o, "time", s->time / 1e6);
     json_object_set_boolean_member(o, "libvirt_up", s->libvirt_up);
     for (guint i = 0; i < s->desktops->len; i++) {
         json_array_add_object_element(
@@ -93,17 +107,25 @@ JsonObject *host_sample_json(const HostSample *s)
     return o;
 }
 
-/* A number, whichever of JSON's kinds it has; NaN and the like are none */
+/*
+ * A number, whichever of JSON's kinds it has, that a host may have counted or
+ * measured: sums of them are finite.
+ */
 static bool get_number(JsonObject *o, const char *name, double *value)
 {
     JsonNode *node = json_object_get_member(o, name);
+    double number;
 
     if (!node || !JSON_NODE_HOLDS_VALUE(node) ||
         (json_node_get_value_type(node) != G_TYPE_INT64 &&
          json_node_get_value_type(node) != G_TYPE_DOUBLE)) {
         return false;
     }
-    *value = json_node_get_double(node);
+    number = json_node_get_double(node);
+    if (!(number >= 0 && number < VALUE_MAX)) {
+        return false;
+    }
+    *value = number < VALUE_LEAST ? 0 : number;
     return true;
 }
 
@@ -149,12 +171,17 @@ static void read_desktop(HostSample *s, JsonObject *o)
 {
     const char *name = member_string(o, "desktop");
     const char *vdisk = member_string(o, "vdisk");
-    DesktopSample *d = desktop_sample_new(name ? name : "", NULL, false);
+    DesktopSample *d;
     int64_t version = 0;
     bool agent;
 
+    /* A host has it once: whoever adds up has one value for each moment */
+    if (!name || host_sample_find(s, name)) {
+        return;
+    }
+    d = desktop_sample_new(name, NULL, false);
     g_free(d->vdisk);
-    d->vdisk = g_strndup(vdisk ? vdisk : "", METRIC_LABEL_MAX);
+    d->vdisk = metric_label_cut(vdisk ? vdisk : "", METRIC_LABEL_MAX);
     member_bool(o, "running", &d->running);
     member_bool(o, "up", &d->up);
     if (member_bool(o, "guest_agent_connected", &agent)) {

@@ -31,6 +31,18 @@ void host_sample_free(HostSample *s)
     }
 }
 
+const DesktopSample *host_sample_find(const HostSample *s, const char *name)
+{
+    for (guint i = 0; s && i < s->desktops->len; i++) {
+        const DesktopSample *d = g_ptr_array_index(s->desktops, i);
+
+        if (!strcmp(d->name, name)) {
+            return d;
+        }
+    }
+    return NULL;
+}
+
 /* <target type='virtio' name='org.qemu.guest_agent.0' state='connected'/> */
 GuestAgent guest_agent_of_xml(const char *xml)
 {
@@ -121,7 +133,7 @@ static char *label_in(JsonObject *o, const char *name)
 {
     const char *text = member_string(o, name);
 
-    return g_strndup(text ? text : "", METRIC_LABEL_MAX);
+    return metric_label_cut(text ? text : "", METRIC_LABEL_MAX);
 }
 
 static void take_version(RelaySample *r, JsonObject *o)

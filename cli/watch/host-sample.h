@@ -62,6 +62,9 @@ HostSample *host_sample_new(void);
 void host_sample_free(HostSample *s);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(HostSample, host_sample_free)
 
+/* The desktop of that name; NULL if it is not there, or @s is NULL */
+const DesktopSample *host_sample_find(const HostSample *s, const char *name);
+
 /* Of a domain's XML, as libvirt itself writes it of one that runs */
 GuestAgent guest_agent_of_xml(const char *xml);
 

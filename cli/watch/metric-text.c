@@ -27,6 +27,17 @@ static void family_free(void *data)
     g_free(f);
 }
 
+char *metric_label_cut(const char *text, gsize most)
+{
+    gsize n = strnlen(text, most);
+
+    /* Where the cut comes before the second byte of a character, or a later */
+    while (n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80) {
+        n--;
+    }
+    return g_strndup(text, n);
+}
+
 MetricPage *metric_page_new(void)
 {
     MetricPage *p = g_new(MetricPage, 1);
@@ -57,11 +68,10 @@ static Family *family_of(MetricPage *p, const Metric *m)
     return f;
 }
 
-/* No character is cut in two */
 static void append_value(GString *s, const char *value)
 {
-    gsize length = strnlen(value, METRIC_LABEL_MAX);
-    g_autofree char *valid = g_utf8_make_valid(value, length);
+    g_autofree char *cut = metric_label_cut(value, METRIC_LABEL_MAX);
+    g_autofree char *valid = g_utf8_make_valid(cut, -1);
 
     for (const char *c = valid; *c; c++) {
         if (*c == '\n') {

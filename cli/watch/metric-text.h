@@ -22,6 +22,12 @@ typedef struct Metric {
     bool counter;               /* only grows, until its process ends */
 } Metric;
 
+/*
+ * What fits into @most bytes of @text, which is UTF-8: no character is cut in
+ * two. To be freed.
+ */
+char *metric_label_cut(const char *text, gsize most);
+
 typedef struct MetricPage MetricPage;
 
 MetricPage *metric_page_new(void);

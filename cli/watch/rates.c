@@ -15,18 +15,6 @@ double counter_growth(double before, double now)
     return now >= before ? now - before : now;
 }
 
-const DesktopSample *host_sample_find(const HostSample *s, const char *name)
-{
-    for (guint i = 0; s && i < s->desktops->len; i++) {
-        const DesktopSample *d = g_ptr_array_index(s->desktops, i);
-
-        if (!strcmp(d->name, name)) {
-            return d;
-        }
-    }
-    return NULL;
-}
-
 const StoreSample *store_sample_find(const VdiskSample *s,
                                      const StoreSample *like)
 {

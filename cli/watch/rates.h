@@ -25,9 +25,6 @@ Rates rates_of(const DesktopSample *before, const DesktopSample *now,
 /* How much a counter grew */
 double counter_growth(double before, double now);
 
-/* The desktop of that name; NULL if it is not there */
-const DesktopSample *host_sample_find(const HostSample *s, const char *name);
-
 /* The store that @like is, in another sample of its disk; NULL if not there */
 const StoreSample *store_sample_find(const VdiskSample *s,
                                      const StoreSample *like);

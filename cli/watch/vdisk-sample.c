@@ -214,7 +214,7 @@ static void read_values(VdiskSample *s, JsonObject *disk, JsonObject *pvs)
 /* With room for "#64" behind it */
 static char *bounded(const char *text)
 {
-    return text ? g_strndup(text, METRIC_LABEL_MAX - 4) : NULL;
+    return metric_label_cut(text, METRIC_LABEL_MAX - 4);
 }
 
 /*
@@ -294,7 +294,7 @@ StoreSample *vdisk_sample_add_store(VdiskSample *s, const char *name)
 {
     StoreSample *store = g_new0(StoreSample, 1);
 
-    store->name = bounded(name);
+    store->name = metric_label_cut(name, METRIC_LABEL_MAX);
     g_ptr_array_add(s->stores, store);
     return store;
 }

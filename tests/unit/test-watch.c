@@ -4,7 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
-#include "cli/watch/host-sample.h"
+#include "cli/watch/host-json.h"
 #include "suite.h"
 
 #include <locale.h>
@@ -313,6 +313,110 @@ static void test_relay(void)
     has(text, "deskcast_relay_store_reachable{store=\"nbd://a\"} 1");
 }
 
+/* What was recorded, changed by somebody, and read for a report */
+
+static HostSample *recorded(const char *format, ...)
+{
+    g_autoptr(GError) err = NULL;
+    g_autofree char *text = NULL;
+    va_list ap;
+
+    va_start(ap, format);
+    text = g_strdup_vprintf(format, ap);
+    va_end(ap);
+    return host_sample_from_json(text, strlen(text), &err);
+}
+
+/* One letter, and @n characters of two bytes each */
+static char *long_name(unsigned n)
+{
+    GString *s = g_string_new("x");
+
+    while (n--) {
+        g_string_append(s, "\u00e9");
+    }
+    return g_string_free(s, FALSE);
+}
+
+static void test_recorded_names(void)
+{
+    g_autofree char *name = long_name(400);
+    g_autofree char *vdisk = long_name(127), *store = long_name(127);
+    g_autoptr(HostSample) s = recorded(
+        "{\"time\":1,\"desktops\":[{\"desktop\":\"%s\",\"vdisk\":\"%s\","
+        "\"up\":true,\"stores\":[{\"store\":\"%s\"}]}]}", name, name, name);
+    const DesktopSample *d;
+    const StoreSample *in_it;
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(s);
+    CU_ASSERT_EQUAL_FATAL(s->desktops->len, 1);
+    d = g_ptr_array_index(s->desktops, 0);
+    CU_ASSERT_STRING_EQUAL(d->name, name);
+    CU_ASSERT_STRING_EQUAL(d->vdisk, vdisk);
+    CU_ASSERT_EQUAL_FATAL(d->disk->stores->len, 1);
+    in_it = g_ptr_array_index(d->disk->stores, 0);
+    CU_ASSERT_STRING_EQUAL(in_it->name, store);
+}
+
+static void test_recorded_twice(void)
+{
+    g_autoptr(HostSample) s = recorded(
+        "{\"time\":1,\"desktops\":[{\"desktop\":\"a\",\"vdisk\":\"v\"},"
+        "{\"desktop\":\"a\",\"vdisk\":\"w\"},{\"vdisk\":\"x\"},"
+        "{\"desktop\":\"b\",\"vdisk\":\"y\"}]}");
+    const DesktopSample *a;
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(s);
+    CU_ASSERT_EQUAL(s->desktops->len, 2);
+    a = host_sample_find(s, "a");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(a);
+    CU_ASSERT_STRING_EQUAL(a->vdisk, "v");
+    CU_ASSERT_PTR_NOT_NULL(host_sample_find(s, "b"));
+}
+
+static void test_recorded_numbers(void)
+{
+    static const char *const none[] = { "-1", "1e300", "1e999", "\"1\"", "{}" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(none); i++) {
+        g_autoptr(HostSample) s = recorded(
+            "{\"time\":1,\"desktops\":[{\"desktop\":\"a\",\"up\":true,"
+            "\"resets_total\":2.5,\"buffer_lag_bytes\":%s}]}", none[i]);
+        const VdiskSample *disk;
+
+        CU_ASSERT_PTR_NOT_NULL_FATAL(s);
+        disk = host_sample_find(s, "a")->disk;
+        CU_ASSERT_PTR_NOT_NULL_FATAL(disk);
+        CU_ASSERT_FALSE(disk->has[VALUE_LAG_BYTES]);
+        CU_ASSERT_EQUAL(vdisk_sample_get(disk, VALUE_RESETS), 2.5);
+        CU_ASSERT_PTR_NULL(recorded("{\"time\":%s}", none[i]));
+    }
+    CU_ASSERT_PTR_NULL(recorded("[]"));
+}
+
+/* Whatever a disk says of itself, what is recorded of a host can be read */
+static void test_recorded_size(void)
+{
+    g_autoptr(HostSample) h = host_sample_new();
+    g_autoptr(HostSample) again = NULL;
+    g_autoptr(JsonNode) root = json_node_new(JSON_NODE_OBJECT);
+    g_autofree char *text = NULL;
+    DesktopSample *d = desktop_sample_new("a", NULL, true);
+
+    d->up = true;
+    d->disk = sample("[{\"node-name\":\"disk0\",\"layer-bytes\":0,"
+                     "\"virtual-size\":1000000000000000000}]", "disk0");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(d->disk);
+    g_ptr_array_add(h->desktops, d);
+    json_node_take_object(root, host_sample_json(h));
+    text = json_to_string(root, false);
+    again = recorded("%s", text);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(again);
+    d = g_ptr_array_index(again->desktops, 0);
+    CU_ASSERT_EQUAL(vdisk_sample_get(d->disk, VALUE_SIZE), 1e18);
+    CU_ASSERT_TRUE(d->disk->has[VALUE_LAYER]);
+}
+
 /* Names that promtool cannot see when nothing is wrong enough to have them */
 static void test_names(void)
 {
@@ -343,6 +447,10 @@ int main(void)
         { "other node", test_other_node },
         { "agent", test_agent },
         { "relay", test_relay },
+        { "recorded names", test_recorded_names },
+        { "recorded twice", test_recorded_twice },
+        { "recorded numbers", test_recorded_numbers },
+        { "recorded size", test_recorded_size },
         { "names", test_names },
         CU_TEST_INFO_NULL,
     };
