@@ -9,6 +9,7 @@
 
 #include "cli/qmp.h"
 #include "cli/json-member.h"
+#include "cli/json-read.h"
 
 #include <libvirt/libvirt-qemu.h>
 #include <libvirt/virterror.h>
@@ -325,15 +326,15 @@ static bool get_writes(const DiskJob *job, uint64_t *writes, GError **error)
 {
     g_autofree char *answer = ask_qemu(job, "{\"execute\":"
                                        "\"query-blockstats\"}", error);
-    g_autoptr(JsonParser) parser = json_parser_new();
+    g_autoptr(JsonObject) o = NULL;
     JsonArray *disks;
 
-    if (!answer || !json_parser_load_from_data(parser, answer, -1, error)) {
+    o = answer ? json_read_object(answer, strlen(answer), error) : NULL;
+    if (!o) {
         return false;
     }
     *writes = 0;
-    disks = member_array(json_node_get_object(json_parser_get_root(parser)),
-                         "return");
+    disks = member_array(o, "return");
     for (guint i = 0; disks && i < json_array_get_length(disks); i++) {
         JsonObject *disk = element_object(disks, i);
         int64_t n_writes = 0;
@@ -351,15 +352,14 @@ static bool get_writes(const DiskJob *job, uint64_t *writes, GError **error)
 static bool find_written(const DiskJob *job, const char *answer, bool *written,
                          GError **error)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
+    g_autoptr(JsonObject) o = json_read_object(answer, strlen(answer), error);
     JsonArray *nodes;
 
-    if (!json_parser_load_from_data(parser, answer, -1, error)) {
+    if (!o) {
         return false;
     }
     *written = false;
-    nodes = member_array(json_node_get_object(json_parser_get_root(parser)),
-                         "return");
+    nodes = member_array(o, "return");
     for (guint i = 0; nodes && i < json_array_get_length(nodes); i++) {
         JsonObject *node = element_object(nodes, i);
         int64_t end = 0;

@@ -9,9 +9,11 @@
 #include "cli/audit.h"
 #include "cli/commands.h"
 #include "cli/json-member.h"
+#include "cli/json-read.h"
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #define POLL_US     200000
 
@@ -86,26 +88,24 @@ char *update_qmp(Update *u, const char *command, GError **error)
     return done ? g_steal_pointer(&done->answer) : NULL;
 }
 
-/* The list that a command returns; its root keeps it */
-static JsonArray *ask_list(Update *u, const char *command, JsonParser *parser,
-                           GError **error)
+/* The list that a command returns, to be unreferenced */
+static JsonArray *ask_list(Update *u, const char *command, GError **error)
 {
     g_autofree char *text = g_strdup_printf("{\"execute\":\"%s\"}", command);
     g_autofree char *answer = update_qmp(u, text, error);
-    JsonArray *list = NULL;
+    g_autoptr(JsonObject) o = NULL;
+    JsonArray *list;
 
-    if (!answer || !json_parser_load_from_data(parser, answer, -1, error)) {
+    o = answer ? json_read_object(answer, strlen(answer), error) : NULL;
+    if (!o) {
         return NULL;
     }
-    if (JSON_NODE_HOLDS_OBJECT(json_parser_get_root(parser))) {
-        list = member_array(json_node_get_object(json_parser_get_root(parser)),
-                            "return");
-    }
+    list = member_array(o, "return");
     if (!list) {
         g_set_error(error, G_IO_ERROR, G_IO_ERROR_INVALID_DATA,
                     "QEMU did not answer to %s", command);
     }
-    return list;
+    return list ? json_array_ref(list) : NULL;
 }
 
 static JsonObject *find(JsonArray *list, const char *member)
@@ -125,8 +125,7 @@ bool update_wait_job(Update *u, const char *what, GError **error)
     g_autoptr(Progress) progress = progress_new(what, 0, true, u->json);
 
     for (;;) {
-        g_autoptr(JsonParser) parser = json_parser_new();
-        JsonArray *jobs = ask_list(u, "query-block-jobs", parser, error);
+        g_autoptr(JsonArray) jobs = ask_list(u, "query-block-jobs", error);
         JsonObject *job = jobs ? find(jobs, "device") : NULL;
         int64_t offset = 0, length = 0;
 
@@ -146,8 +145,7 @@ bool update_wait_job(Update *u, const char *what, GError **error)
 
 bool update_buffer(Update *u, bool *window, int64_t *lag, GError **error)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
-    JsonArray *disks = ask_list(u, "query-vdisks", parser, error);
+    g_autoptr(JsonArray) disks = ask_list(u, "query-vdisks", error);
     JsonObject *disk = disks ? find(disks, "node-name") : NULL;
     JsonObject *buffer = member_object(member_object(disk, "pvs"), "buffer");
 

@@ -8,6 +8,7 @@
 #include "guest.h"
 
 #include "cli/json-member.h"
+#include "cli/json-read.h"
 #include "cli/program.h"
 
 #include <glib/gstdio.h>
@@ -166,11 +167,9 @@ bool lab_deskcast(Lab *lab, GError **error, ...)
 }
 
 /* Its entry in "vdisk show"; belongs to @parser */
-static JsonObject *find_version(JsonParser *parser, unsigned number)
+static JsonObject *find_version(JsonObject *vdisk, unsigned number)
 {
-    JsonNode *root = json_parser_get_root(parser);
-    JsonArray *versions = root && JSON_NODE_HOLDS_OBJECT(root)
-        ? member_array(json_node_get_object(root), "versions") : NULL;
+    JsonArray *versions = member_array(vdisk, "versions");
 
     for (unsigned i = 0; versions && i < json_array_get_length(versions);
          i++) {
@@ -196,13 +195,14 @@ bool lab_version(Lab *lab, const char *vdisk, unsigned number,
     const char *const argv[] = { lab->self, "vdisk", "show", vdisk, "--store",
                                  lab->store, "--json", NULL };
     g_autofree char *said = run(argv, error);
-    g_autoptr(JsonParser) parser = json_parser_new();
+    g_autoptr(JsonObject) o = NULL;
     JsonObject *v;
 
-    if (!said || !json_parser_load_from_data(parser, said, -1, error)) {
+    o = said ? json_read_object(said, strlen(said), error) : NULL;
+    if (!o) {
         return false;
     }
-    v = find_version(parser, number);
+    v = find_version(o, number);
     if (!v || !member_string(v, "image") || !member_string(v, "format")) {
         return lab_error(error, "the store does not have %s@%u", vdisk, number);
     }
@@ -358,16 +358,18 @@ static bool is_hydrated(void *opaque, GError **error)
 {
     Hydrated *h = opaque;
     g_autofree char *path = lab_path(h->lab, "relay.json");
-    g_autoptr(JsonParser) parser = json_parser_new();
+    g_autofree char *text = NULL;
+    g_autoptr(JsonObject) o = NULL;
     JsonArray *versions;
     bool hydrated = false;
+    gsize length;
 
-    if (!json_parser_load_from_file(parser, path, error) ||
-        !JSON_NODE_HOLDS_OBJECT(json_parser_get_root(parser))) {
+    o = g_file_get_contents(path, &text, &length, error)
+        ? json_read_object(text, length, error) : NULL;
+    if (!o) {
         return false;
     }
-    versions = member_array(
-        json_node_get_object(json_parser_get_root(parser)), "versions");
+    versions = member_array(o, "versions");
     for (unsigned i = 0; versions && i < json_array_get_length(versions);
          i++) {
         JsonObject *v = element_object(versions, i);

@@ -9,6 +9,8 @@
  */
 
 #include "verify.h"
+#include "cli/json-member.h"
+#include "cli/json-read.h"
 #include "cli/program.h"
 #include "cli/store/content.h"
 #include "cli/store/tree-file.h"
@@ -145,21 +147,13 @@ static void append_text(void *opaque, const char *text)
 /* Which of the images that are below one another has it: 0 is the top one */
 static int64_t mapped_depth(const char *text)
 {
-    g_autoptr(JsonParser) parser = json_parser_new();
-    JsonNode *root;
-    JsonArray *array;
-    JsonObject *first;
+    g_autoptr(JsonNode) root = json_read(text, strlen(text), NULL);
+    JsonArray *array = root && JSON_NODE_HOLDS_ARRAY(root)
+                       ? json_node_get_array(root) : NULL;
+    int64_t depth = -1;
 
-    if (!json_parser_load_from_data(parser, text, -1, NULL)) {
-        return -1;
-    }
-    root = json_parser_get_root(parser);
-    array = root && JSON_NODE_HOLDS_ARRAY(root) ? json_node_get_array(root)
-                                                : NULL;
-    first = array && json_array_get_length(array) ?
-        json_array_get_object_element(array, 0) : NULL;
-    return first ? json_object_get_int_member_with_default(first, "depth", -1)
-                 : -1;
+    member_int(element_object(array, 0), "depth", &depth);
+    return depth;
 }
 
 static void find_file(const Store *s, const Manifest *m, const Version *v,
