@@ -74,11 +74,12 @@ class Findings:
 
 class Control:
     """A QEMU without our drivers, asked all the time. What it needs longer than
-    usual, any other one may need, too."""
+    usual, any other one may need, too; and so for who asks."""
 
     def __init__(self, over):
         self.over = over
-        self.slow = collections.deque(maxlen=10000)     # when, and how long
+        self.slow = collections.deque(maxlen=10000)     # turn, and how late
+        self.turn = time.monotonic()
 
     def __enter__(self):
         ours, peer = socket.socketpair()
@@ -104,21 +105,27 @@ class Control:
         self.qmp.lines.close()
 
     def run(self):
+        self.turn = time.monotonic()
         while not self.over.wait(PING):
-            begin = time.monotonic()
             with contextlib.suppress(GuestError):
                 self.qmp.command('query-status')
-            self.noted(begin)
+            self.noted()
 
-    def noted(self, begin):
-        took = time.monotonic() - begin
-        if took > SLOW:
-            self.slow.append((begin, took))
+    def noted(self):
+        """A turn, with its pause: what stops this process is the machine, too"""
+        now = time.monotonic()
+        late = now - self.turn - PING
+        if late > SLOW:
+            self.slow.append((self.turn, late))
+        self.turn = now
 
     def since(self, moment):
         """Seconds from then on that the machine was somewhere else."""
-        return sum(took for begin, took in list(self.slow)
-                   if begin + took > moment)
+        turn = self.turn            # the one that is under way counts, once
+        turns = dict(list(self.slow))
+        turns.setdefault(turn, time.monotonic() - turn - PING)
+        return sum(late for begin, late in turns.items()
+                   if late > SLOW and begin + PING + late > moment)
 
 
 def files_of(pid):
