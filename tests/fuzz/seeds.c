@@ -360,6 +360,46 @@ static void pairs(void)
     });
 }
 
+/*
+ * Of fuzz-nbd: nodes, their options, what the server cannot do, and requests.
+ * All of them with good answers, and each garbled in each way, sooner and later.
+ */
+static void nbd_servers(void)
+{
+    static const uint8_t cannot[] = { 0, 2, 6, 8, 16, 1, 64 };
+    static const uint8_t ops[] = {
+        27, 2, 0, 0, 6, 16, 0, 7, 0, 0, 4, 10, 4,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        3, 7, 0, 0,
+    };
+    uint8_t buf[128] = { 0 };
+
+    buf[3] = 4;
+    memcpy(buf + 4, ops, sizeof(ops));
+    for (unsigned nodes = 0; nodes < 6; nodes++) {
+        buf[0] = nodes;
+        for (size_t i = 0; i < sizeof(cannot); i++) {
+            buf[2] = cannot[i];
+            seed("fuzz-nbd", (char[]){ 'a' + nodes, 'a' + i, 0 }, buf,
+                 sizeof(buf));
+        }
+        buf[2] = 0;
+        for (unsigned at = 0; at < 16; at += 3) {
+            for (unsigned kind = 1; kind < 16; kind++) {
+                uint8_t *p = buf + 4 + 4 * 13 + at;
+
+                p[0] = kind;
+                p[1] = 3;
+                p[2] = 2;
+                seed("fuzz-nbd", (char[]){ 'a' + nodes, 'A' + at, 'a' + kind,
+                                           0 }, buf, sizeof(buf));
+                memset(p, 0, 3);
+            }
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 3) {
@@ -378,5 +418,6 @@ int main(int argc, char **argv)
     rings();
     indices();
     pairs();
+    nbd_servers();
     return 0;
 }
