@@ -13,8 +13,15 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
+#define _GNU_SOURCE        /* gettid */
+
+#include <dirent.h>
 #include <dlfcn.h>
-#include <stddef.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -89,4 +96,55 @@ __attribute__((constructor)) static void set_report_path(void)
         append_path(path, "undefined");
         set(path);
     }
+}
+
+static bool sleeps(const char *thread)
+{
+    char path[64], stat[128] = "";
+    const char *name;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%.20s/stat", thread);
+    f = fopen(path, "r");
+    if (!f) {
+        return true;            /* it has ended */
+    }
+    fread(stat, 1, sizeof(stat) - 1, f);
+    fclose(f);
+    name = strrchr(stat, ')');  /* which may have anything in it */
+    return !name || strncmp(name, ") S", 3) == 0;
+}
+
+static bool others_sleep(void)
+{
+    DIR *folder = opendir("/proc/self/task");
+    struct dirent *entry;
+    bool all = true;
+
+    while (folder && all && (entry = readdir(folder))) {
+        all = entry->d_name[0] == '.' || atol(entry->d_name) == gettid() ||
+              sleeps(entry->d_name);
+    }
+    if (folder) {
+        closedir(folder);
+    }
+    return all;
+}
+
+/*
+ * In a child of fork(), libasan has the locks as they were, and a thread that was
+ * allocating something had one: the child waits for it for ever. QEMU's -daemonize is
+ * such a fork, as soon as it has a thread, which allocates as it starts. One
+ * that sleeps has none of these locks.
+ */
+static void before_fork(void)
+{
+    for (int ms = 0; ms < 2000 && !others_sleep(); ms++) {
+        usleep(1000);
+    }
+}
+
+__attribute__((constructor)) static void look_before_fork(void)
+{
+    pthread_atfork(before_fork, NULL, NULL);
 }
