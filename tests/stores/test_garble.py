@@ -26,7 +26,7 @@ QMP = 3.0 * SLOWER
 WELL = 60
 # A run of qemu-img, whose timeouts are below
 ENDED = 60 * SLOWER
-TIMEOUT_MS = 300
+TIMEOUT_MS = 300 * SLOWER
 GRANULE = 4096
 AT_ONCE = 9                 # runs of qemu-img
 EACH = 45                   # messages that are garbled for one desktop
