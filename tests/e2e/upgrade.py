@@ -30,7 +30,7 @@ from sanitized import SLOWER                                    # noqa: E402
 COMMAND = 300 * SLOWER
 UPGRADE = 600 * SLOWER
 # A guest that has made nothing durable for so long makes no progress
-SILENT = 30
+SILENT = 30 * SLOWER
 # The partition of the guest's disk
 PARTITION = 1 << 20
 
