@@ -181,6 +181,8 @@ void test_speed(Place *p, unsigned rounds)
 {
     static const char *const aios[] = { "threads", "io_uring" };
     double cache = 0, raw[ARRAY_SIZE(aios)] = {};
+    const char *skip = "";
+    bool fast;
     uint8_t header[VDISK_HEADER_BYTES];
     char *why = NULL;
     VdiskHeader h;
@@ -206,9 +208,14 @@ void test_speed(Place *p, unsigned rounds)
         cache = MAX(cache, speed_of(read_cache, &s, SPEED_READS));
         blk_unref(s.blk);
     }
-    report(cache >= 0.9 * MAX(raw[0], raw[1]) && raw[0] > 0 && raw[1] > 0,
+    fast = cache >= 0.9 * MAX(raw[0], raw[1]);
+#ifdef QEMU_SANITIZE_ADDRESS
+    skip = " # SKIP what sanitizers add is not the same for both";
+    fast = true;
+#endif
+    report(fast && raw[0] > 0 && raw[1] > 0,
            "warm 4 KiB random reads: %.0f a second, which is %.2f of "
-           "file-posix with threads, %.2f with io_uring", cache,
-           cache / raw[0], cache / raw[1]);
+           "file-posix with threads, %.2f with io_uring%s", cache,
+           cache / raw[0], cache / raw[1], skip);
     pvs_cache_close(s.c);
 }

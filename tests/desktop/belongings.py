@@ -11,11 +11,12 @@ import time
 
 import definitions
 import office
+from sanitized import SLOWER
 
 SIZE = 8 << 20
 FIRMWARE = f"<loader readonly='yes' type='pflash'>{definitions.LOADER}</loader><nvram>{{}}</nvram>"
 # Emulated on a busy machine
-POWER_ON = 120
+POWER_ON = 120 * SLOWER
 
 
 def sums(world, name):

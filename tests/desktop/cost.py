@@ -13,6 +13,7 @@ import sys
 import time
 
 import host as hosts
+from sanitized import NO_TIMES, SANITIZED
 
 ROUNDS = 9
 # A start takes 400 ms, and those of nine are tens of them off on a machine with other
@@ -120,6 +121,9 @@ def starts(tap, world, name):
 
 
 def run_tests(tap, world):
+    if SANITIZED:
+        tap.skip("what the hook adds to a start", NO_TIMES)
+        return
     world.catalog("cost")
     world.create("cost", "k1")
     calls(tap, world, "k1")

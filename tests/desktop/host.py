@@ -21,6 +21,8 @@ sys.path.insert(0, str(TOP / "tests" / "e2e"))
 
 from guest import Agent, GuestError, Qmp, sandboxed  # noqa: E402
 
+from sanitized import SLOWER  # noqa: E402 (of tests, by way of guest)
+
 # Folder of the test: folder of the machine that it stands for
 FOLDERS = {"etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "run": "/run/libvirt",
            "log": "/var/log/libvirt", "cache": "/var/cache/libvirt",
@@ -46,7 +48,7 @@ KVM = """if [ -c /dev/kvm ]; then
     cd /run/libvirt && rm -f kvm && mknod -m 666 kvm c 10 232 && mount --bind kvm /dev/kvm
 fi"""
 NAMESPACE = "https://deskcast.example.org/xmlns/domain/1"
-START_TIMEOUT = 20
+START_TIMEOUT = 20 * SLOWER
 
 
 class CommandError(Exception):
@@ -156,7 +158,7 @@ class Host:
             self.virsh("destroy", name, check=False)
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(20 * SLOWER)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -228,7 +230,7 @@ class Desktop:
         return json.loads(self.host.virsh("qemu-agent-command", self.name, text,
                                           "--timeout", "5").stdout)["return"]
 
-    def wait_boot(self, timeout=120):
+    def wait_boot(self, timeout=120 * SLOWER):
         deadline = time.monotonic() + timeout
         while True:
             try:
@@ -240,7 +242,7 @@ class Desktop:
             self.help_up()
             time.sleep(0.5)
 
-    def run(self, script, timeout=60):
+    def run(self, script, timeout=60 * SLOWER):
         """Run a shell script inside; return what it printed."""
         via = Agent.__new__(Agent)
         via.command = self.agent
@@ -257,7 +259,7 @@ class Desktop:
         self.before = self.boot_id()
         self.host.virsh("reset", self.name)
 
-    def wait_reset(self, timeout=120):
+    def wait_reset(self, timeout=120 * SLOWER):
         """Until it has booted anew."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -272,7 +274,7 @@ class Desktop:
     def disk(self):
         """What query-vdisks says of its disk."""
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(10)
+            sock.settimeout(10 * SLOWER)
             # the path as QEMU knows it is too long from here
             folder = os.open(self.host.folder / "deskcast" / self.name, os.O_PATH)
             try:

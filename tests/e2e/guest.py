@@ -18,11 +18,15 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import time
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+from sanitized import SLOWER     # noqa: E402
 
 # In seconds. Emulated, a boot takes about 20; on a machine at load 13, 50 were seen.
 BOOT_TIMEOUT = 300
-COMMAND_TIMEOUT = 120
+COMMAND_TIMEOUT = 120 * SLOWER
 AGENT_PORT = "org.qemu.guest_agent.0"
 
 
@@ -106,6 +110,7 @@ class Qmp:
 
     def wait_event(self, name, timeout, **data):
         """Take the first event of that name whose data has these members."""
+        timeout *= SLOWER
         deadline = time.monotonic() + timeout
         while True:
             for i, event in enumerate(self.events):
@@ -359,7 +364,7 @@ class Guest:
         """Shut down from inside; QEMU ends."""
         self.agent.command("guest-exec", path="/sbin/poweroff")
         try:
-            self.process.wait(timeout)
+            self.process.wait(timeout * SLOWER)
         except subprocess.TimeoutExpired:
             raise self.explained(GuestError("the guest does not shut down")) from None
         if self.process.returncode != 0:

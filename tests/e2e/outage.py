@@ -23,10 +23,11 @@ from guest import COMMAND_TIMEOUT, Guest, GuestError
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 from stores import faults                       # noqa: E402
+from sanitized import SLOWER                    # noqa: E402
 
 # In seconds, what a slow machine is granted
-SAVE = 60
-UP = 300
+SAVE = 60 * SLOWER
+UP = 300 * SLOWER
 # --long: so many rounds, or as many as this time allows
 ROUNDS = 100
 LONG = 900

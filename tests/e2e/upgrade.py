@@ -24,12 +24,13 @@ from guest import Guest, GuestError
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
 from stores.nbd import StorageDaemon                            # noqa: E402
 from stores.process import StoreError, need, program, run       # noqa: E402
+from sanitized import SLOWER                                    # noqa: E402
 
 # In seconds, what a slow machine is granted
-COMMAND = 300
-UPGRADE = 600
+COMMAND = 300 * SLOWER
+UPGRADE = 600 * SLOWER
 # A guest that has made nothing durable for so long makes no progress
-SILENT = 30
+SILENT = 30 * SLOWER
 # The partition of the guest's disk
 PARTITION = 1 << 20
 

@@ -19,6 +19,10 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
+sys.path.append(os.path.dirname(HERE))
+
+from sanitized import SLOWER  # noqa: E402
+
 BUILD = os.environ.get("DESKCAST_BUILD", os.path.join(TOP, "build"))
 DESKCAST = os.environ.get("DESKCAST_PROGRAM",
                           os.path.join(BUILD, "deskcast/cli/deskcast"))
@@ -40,6 +44,7 @@ def check(condition, *what):
 
 
 def until(what, condition, seconds=30):
+    seconds *= SLOWER
     end = time.monotonic() + seconds
     while not condition():
         check(time.monotonic() < end, "no", what, "within", seconds, "s")
@@ -96,7 +101,7 @@ def deskcast(*args, timeout=120, **env):
     begin = time.monotonic()
     process = subprocess.run(
         [DESKCAST, *args], stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, timeout=timeout, check=False,
+        text=True, timeout=timeout * SLOWER, check=False,
         env={**os.environ, "DESKCAST_QEMU_IMG": QEMU_IMG, "DESKCAST_QSD": QSD,
              **env})
     return Result(args, process, time.monotonic() - begin)
@@ -171,7 +176,8 @@ class Libvirtd:
     def virsh(self, *args, check_it=True):
         process = subprocess.run(["virsh", "-q", "-c", self.uri, *args],
                                  stdin=subprocess.DEVNULL, text=True,
-                                 capture_output=True, check=False, timeout=60)
+                                 capture_output=True, check=False,
+                                 timeout=60 * SLOWER)
         check(not check_it or process.returncode == 0, "virsh", *args, "said:",
               process.stderr)
         return process
@@ -197,7 +203,7 @@ class Libvirtd:
                                    check_it=False).stdout.split():
                 self.virsh("destroy", name, check_it=False)
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(20 * SLOWER)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

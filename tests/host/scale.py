@@ -6,6 +6,7 @@ import time
 
 import lab
 from lab import check
+from sanitized import SLOWER
 
 DESKTOPS = 1000
 
@@ -70,7 +71,7 @@ def tests(office):
         virsh = best(lambda: virsh_seconds(office))
         print(f"# status {seconds:.3f} s, virsh list --all {virsh:.3f} s: "
               f"{seconds / virsh:.1f} times as long")
-        check(seconds < 1, seconds)
+        check(seconds < 1 * SLOWER, seconds)
 
     def often():
         """status says the same each time that it is asked"""
@@ -81,7 +82,7 @@ def tests(office):
         """push to 1,000 powered-off desktops takes less than 5 s"""
         result = office.run("push", "office").expect(0, "1000 of 1000")
         print(f"# push {result.seconds:.2f} s")
-        check(result.seconds < 5, result.seconds)
+        check(result.seconds < 5 * SLOWER, result.seconds)
         check(wanted(office) == {13: DESKTOPS}, wanted(office))
         for name in ("desk-0000", "desk-0999"):
             text = office.desktops[name].metadata(name)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 
+from sanitized import SLOWER
 from .process import TOP, need, new_folder, program
 
 sys.path.append(str(TOP / 'tests/e2e'))
@@ -75,7 +76,7 @@ class Node:
     def end(self):
         """In order, as when a host is shut down: what it keeps is written."""
         self.qmp.lines.send({'execute': 'quit'})
-        self.popen.wait(30)
+        self.popen.wait(30 * SLOWER)
 
     def add(self):
         self.qmp.command('blockdev-add', **self.options)

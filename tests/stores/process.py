@@ -12,6 +12,8 @@ import tempfile
 import threading
 import time
 
+from sanitized import SLOWER
+
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get('DESKCAST_BUILD') or TOP / 'build')
 OURS = BUILD / 'deskcast'
@@ -25,7 +27,7 @@ else:
 
 # Seconds until a server has to be ready, and until it has to be gone
 START_TIMEOUT = 30
-STOP_TIMEOUT = 5
+STOP_TIMEOUT = 5 * SLOWER
 
 
 class StoreError(Exception):
@@ -95,6 +97,7 @@ def run(*argv, **kwargs):
 
 def until(condition, seconds, what, pause=0.01):
     """Wait for it; its value, or a StoreError."""
+    seconds *= SLOWER
     end = time.monotonic() + seconds
     while True:
         value = condition()

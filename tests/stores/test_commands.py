@@ -7,6 +7,7 @@ import pathlib
 import struct
 import time
 
+from sanitized import SLOWER
 from . import faults, images
 from .node import GuestError
 from .process import program, run, until
@@ -15,7 +16,7 @@ from .test_pvs import RESUMED
 from guest import Guest, event_time     # node has told Python where
 
 # In seconds: no answer takes longer, and nothing is left standing
-SOON = 3.0
+SOON = 3.0 * SLOWER
 MIB = 1 << 20
 SECTOR = 512
 

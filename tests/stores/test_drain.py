@@ -4,12 +4,13 @@
 import threading
 import time
 
+from sanitized import SLOWER
 from . import damage, images, nbd
 from .process import free_port, until
 from .reader import Connection, Readers
 from .test_pvs import MIB, info, node_of
 
-SOON = 3.0                  # seconds; no QMP command takes longer
+SOON = 3.0 * SLOWER         # seconds; no QMP command takes longer
 REQUEST_TIMEOUT = 20000     # ms; a store may be that slow
 
 

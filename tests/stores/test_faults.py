@@ -52,7 +52,8 @@ def mild(image, kind):
     with faults.Place(image) as place, Node(
             place.options(**{'reconnect-delay': 20})) as node:
         connection = Connection(node.path)
-        before = took(connection)
+        # the first one may find the machine busy
+        before = min(took(connection) for _ in range(3))
         start(place)
         during = took(connection)
         end(place)

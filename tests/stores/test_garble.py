@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from concurrent import futures
 
+from sanitized import SLOWER
 from . import images, nbd
 from .client import blockdev_args
 from .garble import Garble
@@ -21,11 +22,11 @@ from .test_pvs import info, node_of, supported, verity
 COUNTS = {'pvs': (150, 20000), 'private': (90, 20000)}
 RUNS = (30, 5000)           # of qemu-img
 # Seconds: QMP has to answer meanwhile, and all has to be well again
-QMP = 3.0
+QMP = 3.0 * SLOWER
 WELL = 60
 # A run of qemu-img, whose timeouts are below
-ENDED = 60
-TIMEOUT_MS = 300
+ENDED = 60 * SLOWER
+TIMEOUT_MS = 300 * SLOWER
 GRANULE = 4096
 AT_ONCE = 9                 # runs of qemu-img
 EACH = 45                   # messages that are garbled for one desktop
@@ -98,7 +99,7 @@ class Desktop:
     """Writes whole granules of a private vDisk, and knows what is in them."""
 
     def __init__(self, node, rng):
-        self.connection = Connection(node.path, timeout=WELL)
+        self.connection = Connection(node.path, timeout=WELL * SLOWER)
         self.rng = rng
         self.content = {}
         self.errors = self.requests = 0

@@ -11,6 +11,7 @@ import tempfile
 import time
 from concurrent import futures
 
+from sanitized import SLOWER
 from . import ceph, damage, far, faults, images, nbd
 from .link import Link
 from .netns import Network
@@ -21,9 +22,10 @@ from .reader import Connection, Readers
 MIB = 1 << 20
 LARGE = 64 * MIB
 # What is promised, in seconds: with a second store, and after an outage
-LONGEST = 1.0
-USUALLY = 0.3               # of 999 in 1,000
-RESUMED = 1.0
+LONGEST = 1.0 * SLOWER
+USUALLY = 0.3 * SLOWER      # of 999 in 1,000
+RESUMED = 1.0 * SLOWER
+PEACE = 1.0                 # what is longer is one, between two faults
 CONNECTIONS = 16            # the most there are
 # How many of which faults: now, and with --long
 FAULTS = {'two': (80, 4000), 'one': (120, 6000), 'errors': (6, 1000),
@@ -106,7 +108,7 @@ def run_faults(node, image, places, schedule):
     with Readers(node.path, image) as readers:
         time.sleep(1)
         runner.run(lambda: not readers.wrong)
-        time.sleep(RESUMED + 0.5)
+        time.sleep(PEACE + 0.5)
         ended = readers.stop(10)
     return runner, readers, ended
 
@@ -117,7 +119,7 @@ def second_store(image, count, seed, server=nbd.StorageDaemon, chosen=()):
     with two_places(image, server) as (quick, slow, netns):
         # longer than a read may take, and time to come back to it
         schedule = faults.schedule(seed, count, 1, chosen or kinds(netns),
-                                   longest=3, pause=0.8)
+                                   longest=LONGEST + 2, pause=0.8)
         with node_of(image, quick, slow, netns=netns,
                      **(verity(image) if chosen else {})) as node:
             # it connects before it is asked for anything
@@ -153,7 +155,7 @@ def resumed(readers, runner):
     answered in it, counts from the beginning of that."""
     ends = [end for _, end, _ in runner.log]
     peaces = [end for (_, end, _), (begin, *_) in zip(
-        runner.log, [*runner.log[1:], (math.inf,)]) if begin - end > RESUMED]
+        runner.log, [*runner.log[1:], (math.inf,)]) if begin - end > PEACE]
     late = []
     for begin, seconds, offset, length in readers.reads:
         answered = begin + seconds
@@ -173,7 +175,7 @@ def only_store(image, count, seed, *chosen):
     server = nbd.Failing if chosen else nbd.StorageDaemon
     with two_places(image, server) as (quick, _, netns):
         schedule = faults.schedule(seed, count, 1, chosen or kinds(netns),
-                                   pause=0.8, peace=RESUMED + 0.5)
+                                   pause=0.8, peace=PEACE + 0.5)
         with node_of(image, quick, netns=netns,
                      **{'outage-action': 'wait'}) as node:
             runner, readers, ended = run_faults(node, image, [quick], schedule)

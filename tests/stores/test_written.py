@@ -7,6 +7,7 @@ import random
 import threading
 import time
 
+from sanitized import SLOWER
 from . import images, nbd
 from .process import until
 from .reader import Connection
@@ -16,7 +17,7 @@ from .test_pvs import everything, info, verity
 SECTOR = 512
 GRANULE = 4096
 LONGEST_WRITE = 1 << 16
-SOON = 3.0                      # seconds
+SOON = 3.0 * SLOWER             # seconds
 
 
 def reset(desktop):

@@ -22,10 +22,11 @@ import host as hosts  # noqa: E402
 
 import accel  # noqa: E402
 import package  # noqa: E402 (of tests/e2e, by way of host)
+from sanitized import SLOWER  # noqa: E402 (of tests)
 
 # In seconds. Emulated, a boot takes about 30; machines can be busy.
-BOOT = 300
-COMMAND = 300
+BOOT = 300 * SLOWER
+COMMAND = 300 * SLOWER
 # Of the upgrade: in which the network goes down, and in which the store is killed
 ROUNDS, DOWN_ROUND, KILL_ROUND = 24, 2, 4
 LIBVIRT = "qemu:///system"
@@ -68,7 +69,7 @@ class Desktop(hosts.Desktop):
     def agent(self, command, **arguments):
         """A ping may fail soon; all else is waited for, on a busy machine as well."""
         text = hosts.json.dumps({"execute": command, "arguments": arguments})
-        seconds = 5 if command == "guest-ping" else 60
+        seconds = 5 if command == "guest-ping" else 60 * SLOWER
         return hosts.json.loads(self.host.virsh(
             "qemu-agent-command", self.name, text, "--timeout", str(seconds)).stdout)["return"]
 
