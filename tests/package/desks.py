@@ -13,6 +13,8 @@ from serve.test_upgrade import Writer
 RELAY = '/run/deskcast/relay'
 # In seconds: four guests are emulated side by side
 BOOT = 900
+# What takes a second or ten, if the machine has nothing else to do
+LONG = 300
 FILES = 300
 # Files are read anew and compared, one after the other, and so is what it writes.
 # /run/progress: how many, and the longest time that one took, in microseconds
@@ -141,15 +143,15 @@ class Desktop(Guest):
         """All of its work, the guest's and that from here"""
         count = self.progress()[0]
         reads = len(self.probe.reads) if self.probe else 0
-        until(lambda: self.progress()[0] > count + 30, 120,
+        until(lambda: self.progress()[0] > count + 30, LONG,
               f'the guest of {self.name} goes on', 0.5)
         if self.probe:
-            until(lambda: len(self.probe.reads) > reads + 50, 60,
+            until(lambda: len(self.probe.reads) > reads + 50, LONG,
                   f'the probe of {self.name} is read on')
         if self.writer:
             writes, epochs = self.writer.count, self.shipped()
             until(lambda: self.writer.count > writes + 50 and
-                  self.shipped() > epochs, 60, 'the private disk is written on')
+                  self.shipped() > epochs, LONG, 'the private disk is written on')
 
     def longest(self):
         """{what: the longest time that it waited, in seconds}"""
@@ -193,11 +195,11 @@ class Desktop(Guest):
         """The private disk's writing ends, and the store has all of it."""
         self.writer.__exit__()
         self.qmp.command('vdisk-drain', **{'node-name': 'disk'})
-        self.qmp.wait_event('BLOCK_JOB_COMPLETED', 60)
+        self.qmp.wait_event('BLOCK_JOB_COMPLETED', LONG)
 
     def end(self):
         if self.probe:
             self.probe.stop()
         self.qmp.lines.send({'execute': 'quit'})
-        self.process.wait(60)
+        self.process.wait(LONG)
         self.kill()
