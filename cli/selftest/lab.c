@@ -166,7 +166,7 @@ bool lab_deskcast(Lab *lab, GError **error, ...)
     return said != NULL;
 }
 
-/* Its entry in "vdisk show"; belongs to @parser */
+/* Its entry in "vdisk show"; belongs to @vdisk */
 static JsonObject *find_version(JsonObject *vdisk, unsigned number)
 {
     JsonArray *versions = member_array(vdisk, "versions");

@@ -80,6 +80,11 @@ static void resized(Phase phase, GByteArray *msg)
     }
 }
 
+static uint64_t limit(Input *script)
+{
+    return values[input_take(script, 1) % G_N_ELEMENTS(values)];
+}
+
 static Field field(Input *script, Phase phase)
 {
     return fields[phase][input_take(script, 1) % phases[phase].fields];
@@ -128,7 +133,7 @@ static void precede(Input *script, Phase phase, GByteArray *msg)
     put(other, fields[phase][1].at, fields[phase][1].bytes,
         input_take(script, phase == OPTION ? 4 : 1));
     put(other, fields[phase][2].at, fields[phase][2].bytes,
-        values[input_take(script, 1) % G_N_ELEMENTS(values)]);
+        limit(script));
     append(script, other, input_take(script, 1));
     resized(phase, other);
     g_byte_array_prepend(msg, other->data, other->len);
@@ -178,8 +183,7 @@ static void change(Input *script, unsigned kind, Phase phase, GByteArray *msg)
     switch (kind) {
     case 1:
         f = field(script, phase);
-        put(msg, f.at, f.bytes,
-            values[input_take(script, 1) % G_N_ELEMENTS(values)]);
+        put(msg, f.at, f.bytes, limit(script));
         break;
     case 2:
         f = field(script, phase);

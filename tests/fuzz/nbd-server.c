@@ -38,7 +38,7 @@ typedef struct Peer {
 } Peer;
 
 typedef struct Request {
-    uint16_t flags, type;
+    uint16_t type;
     uint64_t cookie, from, bytes;
 } Request;
 
@@ -489,7 +489,6 @@ static size_t hear_request(Peer *p)
     }
     assert(head == 32 || ldl_be_p(buf) == NBD_REQUEST_MAGIC);
     r = (Request) {
-        .flags = lduw_be_p(buf + 4),
         .type = lduw_be_p(buf + 6),
         .cookie = ldq_be_p(buf + 8),
         .from = ldq_be_p(buf + 16),
